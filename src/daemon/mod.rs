@@ -1,0 +1,1 @@
+//! The running relay: listeners, sessions, the dispatch loop, shutdown.

@@ -1,0 +1,154 @@
+//! The durable queue: what was accepted, and what became of it.
+//!
+//! [`Spool`] is the contract; [`sqlite`] is the embedded implementation.
+//!
+//! Invariants, each held by every implementation:
+//! * `accept` returns `Ok` only when message, recipients and content would survive a power cut.
+//! * A message stays until each of its recipients is settled; what `settle` records and the notice that follows from it are one transaction.
+//! * A delivery whose attempt was started and never settled is found as such after a restart (in doubt) and is queued again.
+
+mod settings;
+pub mod sqlite;
+
+pub use settings::Settings;
+
+use std::fmt;
+use std::future::Future;
+
+use crate::clock::Timestamp;
+use crate::mail::{AccountName, Class, ClientName, Content, Delivery, DeliveryId, Message, QueueId, RouteName};
+
+/// Why the store did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk has not enough room, or no inodes. The client gets 452 and may try again.
+    #[error("not enough disk space: {0}")]
+    Full(String),
+    /// The store cannot serve now. The client gets 451 and may try again.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// A write or a sync failed: nothing that is not yet acknowledged may be believed. The process must end and recover.
+    #[error("the store failed: {0}")]
+    Fatal(String),
+}
+
+/// A message on its way in: its content is written piece by piece, and nothing of it is kept unless it is accepted.
+pub trait Incoming: Send {
+    /// Appends octets of the content (CRLF line ends, not dot-stuffed).
+    fn write(&mut self, octets: &[u8]) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// What the scheduler must know of a queued delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// Its name.
+    pub id: DeliveryId,
+    /// The client that sent the message.
+    pub client: ClientName,
+    /// Where it goes.
+    pub route: RouteName,
+    /// What its recipients are.
+    pub class: Class,
+    /// How many are not settled yet.
+    pub recipients: u16,
+    /// Octets of the content.
+    pub size: u64,
+    /// When the message was accepted.
+    pub accepted_at: Timestamp,
+    /// The earliest time of the next attempt.
+    pub due: Timestamp,
+    /// Attempts counted against it.
+    pub attempts: u32,
+    /// An attempt had been started and its end is not known: the upstream server may have the message.
+    pub in_doubt: Option<InDoubt>,
+}
+
+/// An attempt whose end is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InDoubt {
+    /// On which account.
+    pub account: AccountName,
+    /// Since when.
+    pub started: Timestamp,
+}
+
+/// All that an attempt needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The message.
+    pub message: Message,
+    /// The delivery, with the recipients that are not settled yet.
+    pub delivery: Delivery,
+    /// The content.
+    pub content: Content,
+}
+
+/// A message that the relay writes itself, with its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// The message.
+    pub message: Message,
+    /// Its deliveries.
+    pub deliveries: Vec<Delivery>,
+    /// Its content.
+    pub content: Vec<u8>,
+}
+
+/// The end of an attempt, to be recorded in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// The ordinals of the recipients that are settled for good: sent, or failed.
+    pub settled: Vec<u16>,
+    /// For those that remain: the earliest time of the next attempt.
+    pub due: Timestamp,
+    /// Attempts counted against the delivery, this one included if it counts.
+    pub attempts: u32,
+    /// The notice about those that failed, if there is to be one.
+    pub notice: Option<NewMessage>,
+}
+
+/// The durable queue.
+pub trait Spool: Send + Sync + 'static {
+    /// A message on its way in.
+    type Incoming: Incoming;
+
+    /// Makes room for a message: `announced` octets (of MAIL's SIZE parameter), or the most that one may have.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if what is free, less the reserve and all other messages on their way in, is not enough.
+    fn begin(&self, id: QueueId, announced: u64) -> Result<Self::Incoming, StoreError>;
+
+    /// Keeps a message; when this returns `Ok`, it is durable and may be acknowledged.
+    fn accept(
+        &self,
+        message: Message,
+        deliveries: Vec<Delivery>,
+        content: Self::Incoming,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Calls `each` for every queued delivery, oldest message first. Called once, at start.
+    fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records that an attempt begins and returns what it needs; `None` if the delivery is settled or unknown.
+    /// Once this has returned, a crash leaves the delivery in doubt until it is settled.
+    fn start(
+        &self,
+        delivery: DeliveryId,
+        account: &AccountName,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
+
+    /// A delivery as it stands, without starting an attempt.
+    fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
+
+    /// Records the end of an attempt. A message without recipients left is removed, its content with it.
+    fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+impl fmt::Display for InDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt on {} started {}", self.account, self.started)
+    }
+}

@@ -1,0 +1,1 @@
+//! Log events: one function each.

@@ -1,0 +1,66 @@
+//! Where an upstream server is, how it is recognised, and how long it may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use crate::secret::Secret;
+
+/// The server of a route.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// A name or an address.
+    pub host: String,
+    /// 587 for HVE.
+    pub port: u16,
+    /// The name that its certificate must have.
+    pub server_name: ServerName<'static>,
+    /// How certificates are verified: TLS 1.2 or later, always.
+    pub tls: Arc<ClientConfig>,
+    /// What we call ourselves in EHLO.
+    pub helo: String,
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+}
+
+/// An account's credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user name: for HVE the account's address.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Time limits (RFC 5321 §4.5.3.2), each for one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP connection, and TLS handshake.
+    pub connect: Duration,
+    /// The greeting (§4.5.3.2.1).
+    pub greeting: Duration,
+    /// Replies to EHLO, STARTTLS, AUTH, MAIL and RCPT (§4.5.3.2.2, .3).
+    pub command: Duration,
+    /// The 354 to DATA (§4.5.3.2.4).
+    pub data: Duration,
+    /// Each piece of content (§4.5.3.2.5).
+    pub block: Duration,
+    /// The reply to the final dot (§4.5.3.2.6).
+    pub end_of_data: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        Self {
+            connect: Duration::from_secs(30),
+            greeting: minutes(5),
+            command: minutes(5),
+            data: minutes(2),
+            block: minutes(3),
+            end_of_data: minutes(10),
+        }
+    }
+}
