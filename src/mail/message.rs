@@ -165,6 +165,46 @@ pub struct Recipient {
     pub address: Mailbox,
 }
 
+/// What the scheduler must know of a queued delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// Its name.
+    pub id: DeliveryId,
+    /// The client that sent the message.
+    pub client: ClientName,
+    /// Where it goes.
+    pub route: RouteName,
+    /// What its recipients are.
+    pub class: Class,
+    /// How many are not settled yet.
+    pub recipients: u16,
+    /// Octets of the content.
+    pub size: u64,
+    /// When the message was accepted.
+    pub accepted_at: Timestamp,
+    /// The earliest time of the next attempt.
+    pub due: Timestamp,
+    /// Attempts counted against it.
+    pub attempts: u32,
+    /// An attempt had been started and its end is not known: the upstream server may have the message.
+    pub in_doubt: Option<InDoubt>,
+}
+
+/// An attempt whose end is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InDoubt {
+    /// On which account.
+    pub account: AccountName,
+    /// Since when.
+    pub started: Timestamp,
+}
+
+impl fmt::Display for InDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt on {} started {}", self.account, self.started)
+    }
+}
+
 /// The stored content of a message: octets with CRLF line ends only, not dot-stuffed, ending in CRLF unless empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {

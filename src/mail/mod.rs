@@ -3,5 +3,5 @@
 mod message;
 mod queue_id;
 
-pub use message::{AccountName, Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, Recipient, RouteName};
+pub use message::{AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Queued, Recipient, RouteName};
 pub use queue_id::{NotAQueueId, QueueId, QueueIds};

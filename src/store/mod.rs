@@ -12,11 +12,10 @@ pub mod sqlite;
 
 pub use settings::Settings;
 
-use std::fmt;
 use std::future::Future;
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Class, ClientName, Content, Delivery, DeliveryId, Message, QueueId, RouteName};
+use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId, Queued};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,40 +35,6 @@ pub enum StoreError {
 pub trait Incoming: Send {
     /// Appends octets of the content (CRLF line ends, not dot-stuffed).
     fn write(&mut self, octets: &[u8]) -> impl Future<Output = Result<(), StoreError>> + Send;
-}
-
-/// What the scheduler must know of a queued delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queued {
-    /// Its name.
-    pub id: DeliveryId,
-    /// The client that sent the message.
-    pub client: ClientName,
-    /// Where it goes.
-    pub route: RouteName,
-    /// What its recipients are.
-    pub class: Class,
-    /// How many are not settled yet.
-    pub recipients: u16,
-    /// Octets of the content.
-    pub size: u64,
-    /// When the message was accepted.
-    pub accepted_at: Timestamp,
-    /// The earliest time of the next attempt.
-    pub due: Timestamp,
-    /// Attempts counted against it.
-    pub attempts: u32,
-    /// An attempt had been started and its end is not known: the upstream server may have the message.
-    pub in_doubt: Option<InDoubt>,
-}
-
-/// An attempt whose end is not known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InDoubt {
-    /// On which account.
-    pub account: AccountName,
-    /// Since when.
-    pub started: Timestamp,
 }
 
 /// All that an attempt needs.
@@ -145,10 +110,4 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Records the end of an attempt. A message without recipients left is removed, its content with it.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<(), StoreError>> + Send;
-}
-
-impl fmt::Display for InDoubt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "attempt on {} started {}", self.account, self.started)
-    }
 }
