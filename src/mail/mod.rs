@@ -1,7 +1,16 @@
 //! Mail as data: queue ids, messages, deliveries and recipients, the facts of a header, sender rewriting, trace information. Pure.
 
+mod author;
+mod header;
 mod message;
 mod queue_id;
+mod rewrite;
+mod trace;
+pub mod words;
 
+pub use author::{Author, Authors, authors};
+pub use header::{Field, Fields, Header, Line, header_end};
 pub use message::{AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Queued, Recipient, RouteName};
 pub use queue_id::{NotAQueueId, QueueId, QueueIds};
+pub use rewrite::{Rewrite, growth_bound, rewrite};
+pub use trace::{Trace, domain, message_id};
