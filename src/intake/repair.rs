@@ -220,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::mail::QueueId;
+    use crate::mail::{Kind, QueueId, Rewrite, header_end, rewrite};
 
     const RECEIVED: &str = "Received: from printer ([10.20.0.9])\r\n\tby relay.contoso.com (hve-relay) with SMTP id 000000000002D;\r\n\
                             \tSat, 21 Nov 2026 18:31:21 +0000\r\n";
@@ -353,7 +353,14 @@ mod tests {
                 let octets: Vec<&[u8]> = message.chunks(1).collect();
                 prop_assert_eq!(&repaired_in(&octets, "scan@contoso.com").expect("fit"), &whole);
 
-                // Our view of header and body before and after is the same.
+                // Whatever account it goes out on, it stays within what was foreseen, and the body is what came.
+            let account: Mailbox = format!("{}@{}", "x".repeat(64), "y".repeat(189)).parse().expect("a mailbox");
+            let path = ReversePath::Mailbox("scan@contoso.com".parse().expect("a mailbox"));
+            let sent = rewrite(&whole.0, &Rewrite { account: &account, reverse_path: &path, kind: Kind::Mail });
+            let body = header_end(&whole.0).expect("an end");
+            prop_assert!((sent.len() + whole.0.len() - body) as u64 <= whole.1.size + whole.1.growth);
+
+            // Our view of header and body before and after is the same.
                 let (before, after) = (Header::scan(&message), Header::scan(&whole.0));
                 prop_assert_eq!(&message[before.body()..], &whole.0[after.body()..]);
                 prop_assert!(after.ended() && after.named("From").count() >= 1);

@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn hostile_values_take_linear_time() {
         for unit in ["a,", ",", "(", "\"", "<", "=?aa?B?AA", "=?", "a@b,", "\\", ":", "x "] {
-            assert!(authors(unit.repeat(1_000_000 / unit.len()).as_bytes()).list.len() <= AUTHORS);
+            assert!(authors(unit.repeat(200_000 / unit.len()).as_bytes()).list.len() <= AUTHORS);
         }
         let mut long = "x".repeat(100_000);
         long.push_str(&",".repeat(100_000));

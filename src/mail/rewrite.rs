@@ -16,7 +16,7 @@
 use super::Kind;
 use super::author::{Author, Authors, authors};
 use super::header::{Field, Header};
-use super::words::{one_line, phrase, unfolded, unstructured, write_field};
+use super::words::{one_line, phrase, unfolded, unstructured, verbatim, write_field};
 use crate::smtp::{Mailbox, ReversePath};
 
 /// Characters of the original From that are kept.
@@ -159,7 +159,7 @@ impl Originals {
     }
 
     fn write_original(&self, out: &mut Vec<u8>) {
-        let words = unstructured(&one_line(&self.values, ORIGINAL_FROM));
+        let words = verbatim(&one_line(&self.values, ORIGINAL_FROM));
         if !words.is_empty() {
             write_field(out, "X-Original-From", &words);
         }

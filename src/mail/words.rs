@@ -91,13 +91,19 @@ pub fn phrase(name: &str) -> Vec<String> {
     quoted.split(' ').map(str::to_owned).collect()
 }
 
-/// Text for a field without structure, as words: as it is, or encoded if it is not ASCII or has a word too long for a line.
+/// Text for a field without structure, as words; encoded if it is not ASCII or could be read as encoded.
 pub fn unstructured(text: &str) -> Vec<String> {
-    let text = one_line(text, usize::MAX);
-    if text.is_ascii() && text.split(' ').all(|word| word.len() <= LONGEST_WORD) {
-        text.split_whitespace().map(str::to_owned).collect()
+    if text.contains("=?") { encoded_words(&one_line(text, usize::MAX)) } else { verbatim(text) }
+}
+
+/// A value as somebody wrote it, for a field without structure: its encoded words stay; encoded only if it is not ASCII or has a word too
+/// long for a line.
+pub fn verbatim(value: &str) -> Vec<String> {
+    let value = one_line(value, usize::MAX);
+    if value.is_ascii() && value.split(' ').all(|word| word.len() <= LONGEST_WORD) {
+        value.split_whitespace().map(str::to_owned).collect()
     } else {
-        encoded_words(&text)
+        encoded_words(&value)
     }
 }
 
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn folded_fields_read_as_they_were_meant() {
-        for text in ["ü".repeat(150), "word ".repeat(40), "x".repeat(3_000), "日本語".repeat(30)] {
+        for text in ["ü".repeat(150), "word ".repeat(40), "x".repeat(3_000), "日本語".repeat(30), "=?utf-8?Q?x?=".to_owned()] {
             let mut out = Vec::new();
             write_field(&mut out, "X-Original-Envelope-From", &unstructured(&text));
             assert!(out.is_ascii() && out.ends_with(b"\r\n"));
