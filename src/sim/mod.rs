@@ -1,1 +1,34 @@
-//! The simulated HVE endpoint.
+//! The simulated HVE endpoint: a server that answers as Microsoft's does, for the demonstration, the tests and the benchmarks.
+//!
+//! [`Sim::start`] binds a loopback port and serves it until the [`Sim`] is dropped: greeting, EHLO, STARTTLS under a private CA, AUTH, mail
+//! transactions, the budgets of HVE accounts, and its reply texts word for word (`replies.rs` says where each comes from). It obeys scripted
+//! [`Fault`]s, and it remembers what it was told and what it took, so that a test can say "no credential was sent" or "nothing was refused".
+//!
+//! It is the relay's counterpart and its observer, so it shares no parser, no decoder and no budget with it: a mistake that both made would
+//! not be seen. Its own reader is strict: only CRLF ends a line, only `CRLF.CRLF` ends the content, and what a lenient server would
+//! overlook is counted as a [`Violation`].
+//!
+//! Not simulated: BDAT, the token endpoint of OAuth, bounces after acceptance, and anything that a mailbox would do.
+
+mod auth;
+mod content;
+mod dialogue;
+mod endpoint;
+mod fault;
+mod header;
+mod identity;
+mod record;
+mod replies;
+mod settings;
+mod transaction;
+mod windows;
+mod wire;
+
+pub use endpoint::Sim;
+pub use fault::{Action, Fault, Step, Times};
+pub use identity::Identity;
+pub use record::{Counters, LoginAttempt, Taken, TimedOut, Violation, sha256};
+pub use settings::{Account, Extension, Keep, Limit, Limits, Mechanism, Profile, Settings};
+
+#[cfg(test)]
+mod tests;

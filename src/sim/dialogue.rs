@@ -1,0 +1,480 @@
+//! The server's side of one SMTP connection: commands in, replies out, in the order that RFC 5321 and Exchange want.
+//!
+//! The same dialogue runs before and after STARTTLS, over two different streams. An error ends the connection; `ConnectionAborted` stands
+//! for an end that a fault asked for.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::auth::{Credentials, decode, mechanism};
+use super::content::{Content, Finished};
+use super::endpoint::{Seat, Service, Tenant};
+use super::fault::{Action, Event, Fault, Step};
+use super::header;
+use super::record::{LoginAttempt, Taken, Violation};
+use super::replies;
+use super::settings::{Extension, Keep, Mechanism, Profile};
+use super::transaction::{Transaction, judge, recipient, violations};
+use super::wire::{Ended, Line, Wire};
+use crate::smtp::Mailbox;
+
+/// How a dialogue ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The TLS handshake is next.
+    StartTls,
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hello {
+    None,
+    Helo,
+    Ehlo,
+}
+
+struct Login {
+    tenant: Arc<Tenant>,
+    /// None: the account has too many connections.
+    seat: Option<Seat>,
+}
+
+pub(super) struct Dialogue {
+    service: Arc<Service>,
+    connection: u64,
+    peer: IpAddr,
+    encrypted: bool,
+    hello: Hello,
+    login: Option<Login>,
+    transaction: Option<Transaction>,
+}
+
+/// What follows a command.
+enum Next {
+    Command,
+    End(End),
+}
+
+impl Dialogue {
+    pub(super) fn new(service: Arc<Service>, connection: u64, peer: IpAddr) -> Self {
+        Self { service, connection, peer, encrypted: false, hello: Hello::None, login: None, transaction: None }
+    }
+
+    /// Forgets all that was said in plain text (RFC 3207 §4.2).
+    pub(super) fn secured(self) -> Self {
+        Self { encrypted: true, ..Self::new(self.service, self.connection, self.peer) }
+    }
+
+    /// Sends the greeting.
+    pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<()> {
+        let text = replies::greeting(&self.service.settings.hostname, self.service.clock.now(), self.connection);
+        self.answer(wire, Step::Greeting, &[], &text).await?;
+        wire.flush().await
+    }
+
+    /// Answers commands until STARTTLS or the end.
+    pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<End> {
+        loop {
+            let line = match wire.line().await? {
+                None => return Ok(End::Closed),
+                Some(Line::Command(line)) => line,
+                Some(bad) => {
+                    self.service.records.violation(Violation::BadLine);
+                    let fatal = bad == Line::TooLong;
+                    self.send(wire, if fatal { replies::LINE_TOO_LONG } else { replies::UNKNOWN_COMMAND }).await?;
+                    if fatal {
+                        return Ok(End::Closed);
+                    }
+                    continue;
+                }
+            };
+            if let Next::End(end) = self.command(wire, &line).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    async fn command<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, line: &str) -> io::Result<Next> {
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let verb = known(verb);
+        self.service.records.note(|counters| *counters.commands.entry(verb).or_default() += 1);
+        if wire.has_more() && verb != "STARTTLS" && !(self.pipelines() && matches!(verb, "MAIL" | "RCPT" | "RSET")) {
+            self.service.records.violation(Violation::Pipelined);
+        }
+        match verb {
+            "EHLO" | "HELO" => self.hello(wire, verb, argument).await?,
+            "STARTTLS" => return self.starttls(wire).await,
+            "AUTH" => self.auth(wire, argument).await?,
+            "MAIL" => self.mail(wire, argument).await?,
+            "RCPT" => self.rcpt(wire, argument).await?,
+            "DATA" => return self.data(wire).await,
+            "RSET" => {
+                self.transaction = None;
+                self.send(wire, replies::RESET).await?;
+            }
+            "NOOP" => self.send(wire, replies::OK).await?,
+            "VRFY" => self.send(wire, replies::CANNOT_VERIFY).await?,
+            "HELP" => self.send(wire, replies::HELP).await?,
+            "QUIT" => {
+                self.send(wire, replies::BYE).await?;
+                return Ok(Next::End(End::Closed));
+            }
+            _ => self.send(wire, replies::UNKNOWN_COMMAND).await?,
+        }
+        Ok(Next::Command)
+    }
+
+    async fn hello<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, verb: &str, name: &str) -> io::Result<()> {
+        if name.is_empty() || name.contains(' ') {
+            return self.send(wire, replies::BAD_NAME).await;
+        }
+        let settings = &self.service.settings;
+        let mut offers = Vec::new();
+        if verb == "EHLO" {
+            offers.push(format!("SIZE {}", settings.size_limit));
+            if self.encrypted {
+                offers.extend(settings.extensions.iter().map(|extension| extension.keyword().to_owned()));
+                if !settings.mechanisms.is_empty() {
+                    let names: Vec<&str> = settings.mechanisms.iter().map(|mechanism| mechanism.keyword()).collect();
+                    offers.push(format!("AUTH {}", names.join(" ")));
+                }
+            } else {
+                offers.push("STARTTLS".to_owned());
+            }
+        }
+        let text = replies::hello(&settings.hostname, self.peer, &offers);
+        let step = if self.encrypted { Step::EhloInTls } else { Step::Ehlo };
+        if self.answer(wire, step, &[], &text).await? {
+            self.hello = if verb == "EHLO" { Hello::Ehlo } else { Hello::Helo };
+            self.transaction = None;
+        }
+        Ok(())
+    }
+
+    async fn starttls<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
+        if self.hello != Hello::Ehlo || self.encrypted {
+            let text = if self.encrypted { replies::BAD_SEQUENCE } else { replies::HELLO_FIRST };
+            self.send(wire, text).await?;
+            return Ok(Next::Command);
+        }
+        // Whoever can write into the connection before the handshake must not be heard behind it.
+        if wire.has_more() {
+            self.service.records.violation(Violation::PlaintextBehindStartTls);
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let due = self.due(Step::StartTls, &[]);
+        let inject = match &due {
+            Some(Fault { action: Action::Inject(octets), .. }) => octets.clone(),
+            _ => Vec::new(),
+        };
+        let agreed = self.carry_out(wire, due, replies::READY_FOR_TLS).await?;
+        wire.raw(&inject);
+        wire.flush().await?;
+        Ok(if agreed { Next::End(End::StartTls) } else { Next::Command })
+    }
+
+    async fn auth<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
+        let (name, initial) = argument.split_once(' ').map_or((argument, None), |(name, initial)| (name, Some(initial.to_owned())));
+        let mechanism = mechanism(name);
+        let offered = self.encrypted.then_some(mechanism).flatten().filter(|found| self.service.settings.mechanisms.contains(found));
+        let outcome = match offered {
+            _ if self.hello == Hello::None => Err((String::new(), replies::HELLO_FIRST)),
+            _ if self.login.is_some() || self.transaction.is_some() => Err((String::new(), replies::BAD_SEQUENCE)),
+            None => Err((initial.as_deref().and_then(decode).unwrap_or_default(), replies::UNKNOWN_MECHANISM)),
+            Some(mechanism) => self.credentials(wire, mechanism, initial).await?.map_err(|text| (String::new(), text)),
+        };
+        let (user, accepted) = match outcome {
+            Err((user, text)) => {
+                self.send(wire, text).await?;
+                (user, false)
+            }
+            Ok(credentials) => {
+                let tenant = self.service.tenant(&credentials.user).cloned();
+                let proved = tenant.as_ref().is_some_and(|tenant| credentials.prove(&tenant.account));
+                let text = if proved { replies::AUTHENTICATED } else { replies::AUTHENTICATION_FAILED };
+                let due = self.service.script.due(&Event { step: Step::Auth, account: Some(&credentials.user), recipients: &[] });
+                let accepted = self.carry_out(wire, due, text).await?;
+                if let (true, Some(tenant)) = (accepted, tenant) {
+                    let seat = Seat::take(&tenant, self.service.settings.limits.connections);
+                    self.login = Some(Login { tenant, seat });
+                }
+                (credentials.user, accepted)
+            }
+        };
+        let attempt = LoginAttempt { connection: self.connection, user, mechanism, encrypted: self.encrypted, accepted };
+        self.service.records.note(|counters| counters.logins.push(attempt));
+        Ok(())
+    }
+
+    /// Asks for what the mechanism needs; the inner `Err` is the reply.
+    async fn credentials<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        mechanism: Mechanism,
+        initial: Option<String>,
+    ) -> io::Result<Result<Credentials, &'static str>> {
+        let prompt = if mechanism == Mechanism::Login { replies::USERNAME } else { replies::GO_ON };
+        let first = match initial {
+            Some(initial) => Some(initial),
+            None => self.ask(wire, prompt).await?,
+        };
+        let Some(first) = first.as_deref().and_then(decode) else { return Ok(Err(replies::BAD_ARGUMENTS)) };
+        Ok(match mechanism {
+            Mechanism::Plain => Credentials::plain(&first).ok_or(replies::AUTHENTICATION_FAILED),
+            Mechanism::Xoauth2 => Credentials::xoauth2(&first).ok_or(replies::MALFORMED_XOAUTH2),
+            Mechanism::Login => match self.ask(wire, replies::PASSWORD).await?.as_deref().and_then(decode) {
+                Some(password) => Ok(Credentials::login(first, password)),
+                None => Err(replies::BAD_ARGUMENTS),
+            },
+        })
+    }
+
+    /// Sends a 334 and returns the line that answers it, unless that is not a line.
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, prompt: &str) -> io::Result<Option<String>> {
+        if wire.has_more() {
+            self.service.records.violation(Violation::Pipelined);
+        }
+        wire.reply(prompt);
+        match wire.line().await? {
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(Line::Command(line)) => Ok(Some(line)),
+            Some(_) => {
+                self.service.records.violation(Violation::BadLine);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn mail<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
+        let early = match &self.login {
+            _ if self.hello == Hello::None => Some(replies::HELLO_FIRST),
+            _ if !self.encrypted => Some(replies::TLS_REQUIRED),
+            None => Some(replies::NOT_AUTHENTICATED),
+            Some(_) if self.transaction.is_some() => Some(replies::SENDER_GIVEN),
+            Some(_) => None,
+        };
+        if let Some(text) = early {
+            return self.send(wire, text).await;
+        }
+        let begun = Transaction::begin(argument, &self.service, self.hello == Hello::Ehlo);
+        let own = match &begun {
+            Err(text) => text,
+            Ok(transaction) if !self.is_account(transaction.reverse_path.mailbox()) => replies::NOT_THE_ACCOUNT,
+            Ok(_) => replies::SENDER_OK,
+        };
+        if let (true, Ok(transaction)) = (self.answer(wire, Step::Mail, &[], own).await?, begun) {
+            self.transaction = Some(transaction);
+        }
+        Ok(())
+    }
+
+    fn is_account(&self, mailbox: Option<&Mailbox>) -> bool {
+        match (&self.login, mailbox) {
+            (Some(login), Some(mailbox)) => mailbox.as_str().eq_ignore_ascii_case(&login.tenant.account.user),
+            _ => false,
+        }
+    }
+
+    async fn rcpt<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
+        let Some(transaction) = &self.transaction else { return self.send(wire, replies::NEED_MAIL).await };
+        let mailbox = match recipient(argument, &self.service) {
+            Ok(mailbox) => mailbox,
+            Err(text) => return self.send(wire, text).await,
+        };
+        let external = !self.service.is_internal(&mailbox);
+        let own = if transaction.recipients.len() >= self.service.settings.max_recipients {
+            replies::TOO_MANY_RECIPIENTS
+        } else if external && self.service.settings.profile == Profile::Ga {
+            replies::NO_EXTERNAL
+        } else if !external && self.service.is_unknown(&mailbox) {
+            replies::RECIPIENT_NOT_FOUND
+        } else {
+            replies::RECIPIENT_OK
+        };
+        let accepted = self.answer(wire, Step::Rcpt, std::slice::from_ref(&mailbox), own).await?;
+        if let (true, Some(transaction)) = (accepted, &mut self.transaction) {
+            transaction.external += u64::from(external);
+            transaction.recipients.push(mailbox);
+        }
+        Ok(())
+    }
+
+    async fn data<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
+        let Some(transaction) = self.transaction.take() else {
+            self.send(wire, replies::NEED_MAIL).await?;
+            return Ok(Next::Command);
+        };
+        if transaction.recipients.is_empty() {
+            self.transaction = Some(transaction);
+            self.send(wire, replies::NEED_RCPT).await?;
+            return Ok(Next::Command);
+        }
+        if !self.answer(wire, Step::Data, &transaction.recipients, replies::START_INPUT).await? {
+            return Ok(Next::Command);
+        }
+        let Some(content) = self.content(wire, &transaction).await? else { return Ok(Next::End(End::Closed)) };
+        if wire.has_more() && !self.pipelines() {
+            self.service.records.violation(Violation::Pipelined);
+        }
+        self.end_of_data(wire, transaction, content).await?;
+        Ok(Next::Command)
+    }
+
+    /// Reads the content; `None` if the connection ended in it.
+    async fn content<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        transaction: &Transaction,
+    ) -> io::Result<Option<Finished>> {
+        let mut content = Content::new(self.service.settings.keep, self.service.settings.size_limit);
+        let due = self.due(Step::Content { after: 0 }, &transaction.recipients);
+        if let Some(Fault { when: Step::Content { after }, action, .. }) = due {
+            match (wire.content(&mut content, Some(after)).await?, action) {
+                (Ended::Closed, _) => return Ok(None),
+                (Ended::FinalDot, _) => return Ok(Some(content.finish())),
+                (Ended::Reached, Action::Reply(text)) => {
+                    self.send(wire, &text).await?;
+                    return Ok(None);
+                }
+                (Ended::Reached, Action::Drop | Action::TakeAndDrop) => return Err(io::ErrorKind::ConnectionAborted.into()),
+                // Without reading, the client's writes come to a halt too.
+                (Ended::Reached, Action::Silence) => std::future::pending().await,
+                (Ended::Reached, Action::Delay(pause)) => tokio::time::sleep(pause).await,
+                (Ended::Reached, Action::Inject(_)) => {}
+            }
+        }
+        let ended = wire.content(&mut content, None).await?;
+        Ok((ended == Ended::FinalDot).then(|| content.finish()))
+    }
+
+    async fn end_of_data<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        transaction: Transaction,
+        content: Finished,
+    ) -> io::Result<()> {
+        let wrongs = violations(&transaction, &content);
+        for violation in &wrongs {
+            self.service.records.violation(*violation);
+        }
+        let due = self.due(Step::EndOfData, &transaction.recipients);
+        let action = due.as_ref().map(|fault| &fault.action);
+        if let Some(login) = &mut self.login {
+            // Another connection may have ended since the login.
+            login.seat = login.seat.take().or_else(|| Seat::take(&login.tenant, self.service.settings.limits.connections));
+        }
+        let verdict = match (&self.login, action) {
+            // A scripted reply stands in the place of our judgement; what ends the dialogue here ends it before there is one.
+            (_, Some(Action::Reply(_) | Action::Drop | Action::Silence)) => Ok(()),
+            (Some(login), _) => judge(&self.service, &login.tenant, login.seat.is_some(), &transaction, &content),
+            (None, _) => Err(replies::NOT_AUTHENTICATED.to_owned()),
+        };
+        let own = match verdict {
+            Ok(()) => {
+                let host = &self.service.settings.hostname;
+                let internal_id = self.service.next_internal_id();
+                let message_id = header::message_id(&content.header).unwrap_or_else(|| format!("<{internal_id}@{host}>"));
+                replies::queued(&message_id, internal_id, host, content.size)
+            }
+            Err(text) => text,
+        };
+        let taken = match action {
+            Some(Action::Drop | Action::Silence) => false,
+            Some(Action::Reply(text)) => text.starts_with('2'),
+            _ => own.starts_with('2'),
+        };
+        if taken {
+            self.take(transaction, content, wrongs, if let Some(Action::Reply(text)) = action { text.clone() } else { own.clone() });
+        }
+        self.carry_out(wire, due, &own).await.map(drop)
+    }
+
+    fn take(&self, transaction: Transaction, content: Finished, violations: Vec<Violation>, reply: String) {
+        let keep = self.service.settings.keep;
+        let taken = Taken {
+            account: self.login.as_ref().map(|login| login.tenant.account.user.clone()).unwrap_or_default(),
+            reverse_path: transaction.reverse_path,
+            recipients: transaction.recipients,
+            size: content.size,
+            sha256: content.sha256,
+            content: if keep == Keep::All { content.octets.into() } else { Default::default() },
+            at: self.service.clock.now(),
+            connection: self.connection,
+            reply,
+            violations,
+        };
+        self.service.records.take(taken, keep);
+    }
+
+    fn pipelines(&self) -> bool {
+        self.encrypted && self.hello == Hello::Ehlo && self.service.settings.extensions.contains(&Extension::Pipelining)
+    }
+
+    /// The fault whose turn it is at this step.
+    pub(super) fn due(&self, step: Step, recipients: &[Mailbox]) -> Option<Fault> {
+        let account = self.login.as_ref().map(|login| login.tenant.account.user.as_str());
+        self.service.script.due(&Event { step, account, recipients })
+    }
+
+    /// Answers a step with this, or as the fault says whose turn it is. Whether the answer was 2yz or 3yz.
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<S>,
+        step: Step,
+        recipients: &[Mailbox],
+        own: &str,
+    ) -> io::Result<bool> {
+        let due = self.due(step, recipients);
+        self.carry_out(wire, due, own).await
+    }
+
+    async fn carry_out<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>, due: Option<Fault>, own: &str) -> io::Result<bool> {
+        match due.map(|fault| fault.action) {
+            None | Some(Action::Inject(_)) => self.send(wire, own).await?,
+            Some(Action::Reply(text)) => {
+                self.send(wire, &text).await?;
+                return Ok(is_positive(&text));
+            }
+            Some(Action::Drop | Action::TakeAndDrop) => {
+                wire.flush().await?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Some(Action::Silence) => {
+                wire.fall_silent().await?;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Some(Action::Delay(pause)) => {
+                wire.flush().await?;
+                tokio::time::sleep(pause).await;
+                self.send(wire, own).await?;
+            }
+        }
+        Ok(is_positive(own))
+    }
+
+    /// Sends a reply; 421 closes (RFC 5321 §3.8).
+    async fn send<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>, text: &str) -> io::Result<()> {
+        if text.starts_with(['4', '5']) {
+            self.service.records.refusal(text);
+        }
+        wire.reply(text);
+        if text.starts_with("421") {
+            wire.close().await?;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+}
+
+fn is_positive(text: &str) -> bool {
+    text.starts_with(['2', '3'])
+}
+
+/// The verb in upper case, or `?`.
+fn known(verb: &str) -> &'static str {
+    const VERBS: [&str; 12] = ["MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "EHLO", "HELO", "STARTTLS", "AUTH", "VRFY", "HELP"];
+    VERBS.into_iter().find(|known| known.eq_ignore_ascii_case(verb)).unwrap_or("?")
+}

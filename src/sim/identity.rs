@@ -1,0 +1,81 @@
+//! Who the simulated endpoint is: a certificate, and the private CA made at the same moment to vouch for it.
+//!
+//! Every identity has a CA of its own, so an endpoint of another CA is simply another identity.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// A server certificate and the CA that signed it. Cheap to copy.
+#[derive(Clone)]
+pub struct Identity {
+    ca_pem: Arc<str>,
+    server: Arc<ServerConfig>,
+}
+
+impl Identity {
+    /// For these names, which may be addresses: valid, for TLS 1.2 and 1.3.
+    ///
+    /// # Errors
+    /// If a name cannot stand in a certificate.
+    pub fn make(names: &[&str]) -> io::Result<Self> {
+        Self::sign(names, |_| {})
+    }
+
+    /// As [`Self::make`], but its certificate's time is over.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn expired(names: &[&str]) -> io::Result<Self> {
+        Self::sign(names, |params| {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    /// The CA's certificate, for the client's trust.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// What the endpoint shows to its clients.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    fn sign(names: &[&str], adjust: impl FnOnce(&mut CertificateParams)) -> io::Result<Self> {
+        let mut ca = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
+        ca.distinguished_name.push(DnType::CommonName, "Simulated HVE CA");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca_key = KeyPair::generate().map_err(io::Error::other)?;
+        let ca_certificate = ca.self_signed(&ca_key).map_err(io::Error::other)?;
+
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).map_err(io::Error::other)?;
+        params.distinguished_name.push(DnType::CommonName, "Simulated HVE endpoint");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        adjust(&mut params);
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let certificate = params.signed_by(&key, &Issuer::new(ca, ca_key)).map_err(io::Error::other)?;
+
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private))
+            .map_err(io::Error::other)?;
+        Ok(Self { ca_pem: ca_certificate.pem().into(), server: Arc::new(server) })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
