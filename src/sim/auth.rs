@@ -1,15 +1,23 @@
-//! What a client shows to prove who it is: the SASL mechanisms LOGIN, PLAIN (RFC 4616) and XOAUTH2, from the server's side.
+//! AUTH (RFC 4954): the SASL mechanisms LOGIN, PLAIN (RFC 4616) and XOAUTH2, from the server's side.
+
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::dialogue::{Dialogue, Hello, Login};
+use super::endpoint::Seat;
+use super::fault::{Event, Step};
+use super::record::{LoginAttempt, Violation};
+use super::replies;
 use super::settings::{Account, Mechanism};
+use super::wire::{Line, Stream, Wire};
 use crate::secret::Secret;
 
 /// A user name and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Credentials {
-    pub(super) user: String,
+struct Credentials {
+    user: String,
     proof: Proof,
 }
 
@@ -21,12 +29,12 @@ enum Proof {
 
 impl Credentials {
     /// The two answers of LOGIN.
-    pub(super) fn login(user: String, password: String) -> Self {
+    fn login(user: String, password: String) -> Self {
         Self { user, proof: Proof::Password(Secret::new(password)) }
     }
 
     /// PLAIN: authorization identity, user name and password, with NUL between them. The first must be empty or the same as the second.
-    pub(super) fn plain(response: &str) -> Option<Self> {
+    fn plain(response: &str) -> Option<Self> {
         let mut parts = response.split('\0');
         let (authority, user, password) = (parts.next()?, parts.next()?, parts.next()?);
         let whole = parts.next().is_none() && (authority.is_empty() || authority == user);
@@ -34,14 +42,14 @@ impl Credentials {
     }
 
     /// XOAUTH2: `user=` address ^A `auth=Bearer ` token ^A ^A.
-    pub(super) fn xoauth2(response: &str) -> Option<Self> {
+    fn xoauth2(response: &str) -> Option<Self> {
         let (user, rest) = response.strip_prefix("user=")?.split_once('\u{1}')?;
         let token = rest.strip_prefix("auth=Bearer ")?.strip_suffix("\u{1}\u{1}")?;
         Some(Self { user: user.to_owned(), proof: Proof::Token(Secret::new(token.to_owned())) })
     }
 
     /// Whether they are this account's.
-    pub(super) fn prove(&self, account: &Account) -> bool {
+    fn prove(&self, account: &Account) -> bool {
         self.user.eq_ignore_ascii_case(&account.user)
             && match &self.proof {
                 Proof::Password(password) => *password == account.password,
@@ -50,13 +58,99 @@ impl Credentials {
     }
 }
 
+impl Dialogue {
+    /// The whole of an AUTH. Every one is recorded, also one that is out of order or in plain text.
+    pub(super) async fn auth<S: Stream>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
+        let (name, initial) = argument.split_once(' ').map_or((argument, None), |(name, initial)| (name, Some(initial.to_owned())));
+        let mechanism = mechanism(name);
+        let offered = self.encrypted.then_some(mechanism).flatten().filter(|found| self.service.settings.mechanisms.contains(found));
+        // Recorded before anything else happens: a connection that ends in the middle has had an AUTH all the same.
+        let user = initial.as_deref().and_then(|initial| user_in(mechanism, initial)).unwrap_or_default();
+        let attempt = LoginAttempt { connection: self.connection, user, mechanism, encrypted: self.encrypted, accepted: false };
+        let number = self.service.records.note(|counters| {
+            counters.logins.push(attempt);
+            counters.logins.len() - 1
+        });
+        let outcome = match offered {
+            _ if self.hello == Hello::None => Err(replies::HELLO_FIRST),
+            _ if self.login.is_some() || self.transaction.is_some() => Err(replies::BAD_SEQUENCE),
+            None => Err(replies::UNKNOWN_MECHANISM),
+            Some(mechanism) => self.credentials(wire, mechanism, initial).await?,
+        };
+        let credentials = match outcome {
+            Ok(credentials) => credentials,
+            Err(text) => return self.send(wire, text).await,
+        };
+        self.service.records.note(|counters| counters.logins[number].user.clone_from(&credentials.user));
+        let tenant = self.service.tenant(&credentials.user).cloned();
+        let proved = tenant.as_ref().is_some_and(|tenant| credentials.prove(&tenant.account));
+        let text = if proved { replies::AUTHENTICATED } else { replies::AUTHENTICATION_FAILED };
+        let due = self.service.script.due(&Event { step: Step::Auth, account: Some(&credentials.user), recipients: &[] });
+        if let (true, Some(tenant)) = (self.carry_out(wire, due, text).await?, tenant) {
+            let seat = Seat::take(&tenant, self.service.settings.limits.connections);
+            self.login = Some(Login { tenant, seat });
+            self.service.records.note(|counters| counters.logins[number].accepted = true);
+        }
+        Ok(())
+    }
+
+    /// Asks for what the mechanism needs; the inner `Err` is the reply.
+    async fn credentials<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        mechanism: Mechanism,
+        initial: Option<String>,
+    ) -> io::Result<Result<Credentials, &'static str>> {
+        let prompt = if mechanism == Mechanism::Login { replies::USERNAME } else { replies::GO_ON };
+        let first = match initial {
+            Some(initial) => Some(initial),
+            None => self.ask(wire, prompt).await?,
+        };
+        let Some(first) = first.as_deref().and_then(decode) else { return Ok(Err(replies::BAD_ARGUMENTS)) };
+        Ok(match mechanism {
+            Mechanism::Plain => Credentials::plain(&first).ok_or(replies::AUTHENTICATION_FAILED),
+            Mechanism::Xoauth2 => Credentials::xoauth2(&first).ok_or(replies::MALFORMED_XOAUTH2),
+            Mechanism::Login => match self.ask(wire, replies::PASSWORD).await?.as_deref().and_then(decode) {
+                Some(password) => Ok(Credentials::login(first, password)),
+                None => Err(replies::BAD_ARGUMENTS),
+            },
+        })
+    }
+
+    /// Sends a 334 and returns the line that answers it, unless that is not a line.
+    async fn ask<S: Stream>(&mut self, wire: &mut Wire<S>, prompt: &str) -> io::Result<Option<String>> {
+        if wire.has_more() {
+            self.service.records.violation(Violation::Pipelined);
+        }
+        wire.reply(prompt);
+        match wire.line().await? {
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(Line::Command(line)) => Ok(Some(line)),
+            Some(_) => {
+                self.service.records.violation(Violation::BadLine);
+                Ok(None)
+            }
+        }
+    }
+}
+
 /// The mechanism of that name, which is compared without regard to case.
-pub(super) fn mechanism(name: &str) -> Option<Mechanism> {
+fn mechanism(name: &str) -> Option<Mechanism> {
     [Mechanism::Login, Mechanism::Plain, Mechanism::Xoauth2].into_iter().find(|known| known.keyword().eq_ignore_ascii_case(name))
 }
 
+/// The user name in an initial response; nothing else of it may get into the records.
+fn user_in(mechanism: Option<Mechanism>, initial: &str) -> Option<String> {
+    let initial = decode(initial)?;
+    match mechanism? {
+        Mechanism::Login => Some(initial),
+        Mechanism::Plain => Credentials::plain(&initial).map(|credentials| credentials.user),
+        Mechanism::Xoauth2 => Credentials::xoauth2(&initial).map(|credentials| credentials.user),
+    }
+}
+
 /// Decodes a response; `=` stands for an empty one (RFC 4954 §4).
-pub(super) fn decode(text: &str) -> Option<String> {
+fn decode(text: &str) -> Option<String> {
     let octets = if text == "=" { Vec::new() } else { STANDARD.decode(text).ok()? };
     String::from_utf8(octets).ok()
 }

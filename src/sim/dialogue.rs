@@ -7,18 +7,15 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use super::auth::{Credentials, decode, mechanism};
 use super::content::{Content, Finished};
 use super::endpoint::{Seat, Service, Tenant};
 use super::fault::{Action, Event, Fault, Step};
 use super::header;
-use super::record::{LoginAttempt, Taken, Violation};
+use super::record::{Taken, Violation};
 use super::replies;
-use super::settings::{Extension, Keep, Mechanism, Profile};
+use super::settings::{Extension, Keep, Profile};
 use super::transaction::{Transaction, judge, recipient, violations};
-use super::wire::{Ended, Line, Wire};
+use super::wire::{Ended, Line, Stream, Wire};
 use crate::smtp::Mailbox;
 
 /// How a dialogue ended.
@@ -30,26 +27,26 @@ pub(super) enum End {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hello {
+pub(super) enum Hello {
     None,
     Helo,
     Ehlo,
 }
 
-struct Login {
-    tenant: Arc<Tenant>,
+pub(super) struct Login {
+    pub(super) tenant: Arc<Tenant>,
     /// None: the account has too many connections.
-    seat: Option<Seat>,
+    pub(super) seat: Option<Seat>,
 }
 
 pub(super) struct Dialogue {
-    service: Arc<Service>,
-    connection: u64,
+    pub(super) service: Arc<Service>,
+    pub(super) connection: u64,
     peer: IpAddr,
-    encrypted: bool,
-    hello: Hello,
-    login: Option<Login>,
-    transaction: Option<Transaction>,
+    pub(super) encrypted: bool,
+    pub(super) hello: Hello,
+    pub(super) login: Option<Login>,
+    pub(super) transaction: Option<Transaction>,
 }
 
 /// What follows a command.
@@ -69,14 +66,14 @@ impl Dialogue {
     }
 
     /// Sends the greeting.
-    pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<()> {
+    pub(super) async fn greet<S: Stream>(&mut self, wire: &mut Wire<S>) -> io::Result<()> {
         let text = replies::greeting(&self.service.settings.hostname, self.service.clock.now(), self.connection);
         self.answer(wire, Step::Greeting, &[], &text).await?;
         wire.flush().await
     }
 
     /// Answers commands until STARTTLS or the end.
-    pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<End> {
+    pub(super) async fn run<S: Stream>(&mut self, wire: &mut Wire<S>) -> io::Result<End> {
         loop {
             let line = match wire.line().await? {
                 None => return Ok(End::Closed),
@@ -97,7 +94,7 @@ impl Dialogue {
         }
     }
 
-    async fn command<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, line: &str) -> io::Result<Next> {
+    async fn command<S: Stream>(&mut self, wire: &mut Wire<S>, line: &str) -> io::Result<Next> {
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let verb = known(verb);
         self.service.records.note(|counters| *counters.commands.entry(verb).or_default() += 1);
@@ -127,7 +124,7 @@ impl Dialogue {
         Ok(Next::Command)
     }
 
-    async fn hello<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, verb: &str, name: &str) -> io::Result<()> {
+    async fn hello<S: Stream>(&mut self, wire: &mut Wire<S>, verb: &str, name: &str) -> io::Result<()> {
         if name.is_empty() || name.contains(' ') {
             return self.send(wire, replies::BAD_NAME).await;
         }
@@ -154,7 +151,7 @@ impl Dialogue {
         Ok(())
     }
 
-    async fn starttls<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
+    async fn starttls<S: Stream>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
         if self.hello != Hello::Ehlo || self.encrypted {
             let text = if self.encrypted { replies::BAD_SEQUENCE } else { replies::HELLO_FIRST };
             self.send(wire, text).await?;
@@ -176,79 +173,7 @@ impl Dialogue {
         Ok(if agreed { Next::End(End::StartTls) } else { Next::Command })
     }
 
-    async fn auth<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
-        let (name, initial) = argument.split_once(' ').map_or((argument, None), |(name, initial)| (name, Some(initial.to_owned())));
-        let mechanism = mechanism(name);
-        let offered = self.encrypted.then_some(mechanism).flatten().filter(|found| self.service.settings.mechanisms.contains(found));
-        let outcome = match offered {
-            _ if self.hello == Hello::None => Err((String::new(), replies::HELLO_FIRST)),
-            _ if self.login.is_some() || self.transaction.is_some() => Err((String::new(), replies::BAD_SEQUENCE)),
-            None => Err((initial.as_deref().and_then(decode).unwrap_or_default(), replies::UNKNOWN_MECHANISM)),
-            Some(mechanism) => self.credentials(wire, mechanism, initial).await?.map_err(|text| (String::new(), text)),
-        };
-        let (user, accepted) = match outcome {
-            Err((user, text)) => {
-                self.send(wire, text).await?;
-                (user, false)
-            }
-            Ok(credentials) => {
-                let tenant = self.service.tenant(&credentials.user).cloned();
-                let proved = tenant.as_ref().is_some_and(|tenant| credentials.prove(&tenant.account));
-                let text = if proved { replies::AUTHENTICATED } else { replies::AUTHENTICATION_FAILED };
-                let due = self.service.script.due(&Event { step: Step::Auth, account: Some(&credentials.user), recipients: &[] });
-                let accepted = self.carry_out(wire, due, text).await?;
-                if let (true, Some(tenant)) = (accepted, tenant) {
-                    let seat = Seat::take(&tenant, self.service.settings.limits.connections);
-                    self.login = Some(Login { tenant, seat });
-                }
-                (credentials.user, accepted)
-            }
-        };
-        let attempt = LoginAttempt { connection: self.connection, user, mechanism, encrypted: self.encrypted, accepted };
-        self.service.records.note(|counters| counters.logins.push(attempt));
-        Ok(())
-    }
-
-    /// Asks for what the mechanism needs; the inner `Err` is the reply.
-    async fn credentials<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        wire: &mut Wire<S>,
-        mechanism: Mechanism,
-        initial: Option<String>,
-    ) -> io::Result<Result<Credentials, &'static str>> {
-        let prompt = if mechanism == Mechanism::Login { replies::USERNAME } else { replies::GO_ON };
-        let first = match initial {
-            Some(initial) => Some(initial),
-            None => self.ask(wire, prompt).await?,
-        };
-        let Some(first) = first.as_deref().and_then(decode) else { return Ok(Err(replies::BAD_ARGUMENTS)) };
-        Ok(match mechanism {
-            Mechanism::Plain => Credentials::plain(&first).ok_or(replies::AUTHENTICATION_FAILED),
-            Mechanism::Xoauth2 => Credentials::xoauth2(&first).ok_or(replies::MALFORMED_XOAUTH2),
-            Mechanism::Login => match self.ask(wire, replies::PASSWORD).await?.as_deref().and_then(decode) {
-                Some(password) => Ok(Credentials::login(first, password)),
-                None => Err(replies::BAD_ARGUMENTS),
-            },
-        })
-    }
-
-    /// Sends a 334 and returns the line that answers it, unless that is not a line.
-    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, prompt: &str) -> io::Result<Option<String>> {
-        if wire.has_more() {
-            self.service.records.violation(Violation::Pipelined);
-        }
-        wire.reply(prompt);
-        match wire.line().await? {
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-            Some(Line::Command(line)) => Ok(Some(line)),
-            Some(_) => {
-                self.service.records.violation(Violation::BadLine);
-                Ok(None)
-            }
-        }
-    }
-
-    async fn mail<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
+    async fn mail<S: Stream>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
         let early = match &self.login {
             _ if self.hello == Hello::None => Some(replies::HELLO_FIRST),
             _ if !self.encrypted => Some(replies::TLS_REQUIRED),
@@ -278,7 +203,7 @@ impl Dialogue {
         }
     }
 
-    async fn rcpt<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
+    async fn rcpt<S: Stream>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
         let Some(transaction) = &self.transaction else { return self.send(wire, replies::NEED_MAIL).await };
         let mailbox = match recipient(argument, &self.service) {
             Ok(mailbox) => mailbox,
@@ -302,7 +227,7 @@ impl Dialogue {
         Ok(())
     }
 
-    async fn data<S: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
+    async fn data<S: Stream>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
         let Some(transaction) = self.transaction.take() else {
             self.send(wire, replies::NEED_MAIL).await?;
             return Ok(Next::Command);
@@ -313,6 +238,8 @@ impl Dialogue {
             return Ok(Next::Command);
         }
         if !self.answer(wire, Step::Data, &transaction.recipients, replies::START_INPUT).await? {
+            // It stays open until RSET; only the end of data ends it (RFC 5321 §4.1.1.4).
+            self.transaction = Some(transaction);
             return Ok(Next::Command);
         }
         let Some(content) = self.content(wire, &transaction).await? else { return Ok(Next::End(End::Closed)) };
@@ -324,11 +251,7 @@ impl Dialogue {
     }
 
     /// Reads the content; `None` if the connection ended in it.
-    async fn content<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        wire: &mut Wire<S>,
-        transaction: &Transaction,
-    ) -> io::Result<Option<Finished>> {
+    async fn content<S: Stream>(&mut self, wire: &mut Wire<S>, transaction: &Transaction) -> io::Result<Option<Finished>> {
         let mut content = Content::new(self.service.settings.keep, self.service.settings.size_limit);
         let due = self.due(Step::Content { after: 0 }, &transaction.recipients);
         if let Some(Fault { when: Step::Content { after }, action, .. }) = due {
@@ -350,12 +273,7 @@ impl Dialogue {
         Ok((ended == Ended::FinalDot).then(|| content.finish()))
     }
 
-    async fn end_of_data<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        wire: &mut Wire<S>,
-        transaction: Transaction,
-        content: Finished,
-    ) -> io::Result<()> {
+    async fn end_of_data<S: Stream>(&mut self, wire: &mut Wire<S>, transaction: Transaction, content: Finished) -> io::Result<()> {
         let wrongs = violations(&transaction, &content);
         for violation in &wrongs {
             self.service.records.violation(*violation);
@@ -420,18 +338,13 @@ impl Dialogue {
     }
 
     /// Answers a step with this, or as the fault says whose turn it is. Whether the answer was 2yz or 3yz.
-    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        wire: &mut Wire<S>,
-        step: Step,
-        recipients: &[Mailbox],
-        own: &str,
-    ) -> io::Result<bool> {
+    async fn answer<S: Stream>(&mut self, wire: &mut Wire<S>, step: Step, recipients: &[Mailbox], own: &str) -> io::Result<bool> {
         let due = self.due(step, recipients);
         self.carry_out(wire, due, own).await
     }
 
-    async fn carry_out<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>, due: Option<Fault>, own: &str) -> io::Result<bool> {
+    /// As [`Self::answer`], with the fault already looked up.
+    pub(super) async fn carry_out<S: Stream>(&self, wire: &mut Wire<S>, due: Option<Fault>, own: &str) -> io::Result<bool> {
         match due.map(|fault| fault.action) {
             None | Some(Action::Inject(_)) => self.send(wire, own).await?,
             Some(Action::Reply(text)) => {
@@ -456,7 +369,7 @@ impl Dialogue {
     }
 
     /// Sends a reply; 421 closes (RFC 5321 §3.8).
-    async fn send<S: AsyncRead + AsyncWrite + Unpin>(&self, wire: &mut Wire<S>, text: &str) -> io::Result<()> {
+    pub(super) async fn send<S: Stream>(&self, wire: &mut Wire<S>, text: &str) -> io::Result<()> {
         if text.starts_with(['4', '5']) {
             self.service.records.refusal(text);
         }

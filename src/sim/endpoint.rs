@@ -27,7 +27,6 @@ use crate::smtp::Mailbox;
 const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// A simulated HVE endpoint that runs. Dropping it closes its port and its connections.
-#[derive(Debug)]
 pub struct Sim {
     service: Arc<Service>,
     address: SocketAddr,
@@ -35,7 +34,6 @@ pub struct Sim {
     listening: tokio::sync::Mutex<Option<Listening>>,
 }
 
-#[derive(Debug)]
 struct Listening {
     /// Dropping it stops the task too.
     stop: oneshot::Sender<()>,
@@ -126,13 +124,12 @@ impl Sim {
 }
 
 /// What all connections share.
-#[derive(Debug)]
 pub(super) struct Service {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) script: Script,
     pub(super) records: Records,
-    acceptor: Acceptor,
+    acceptor: TlsAcceptor,
     /// By user name in lower case.
     tenants: HashMap<String, Arc<Tenant>>,
     accepted_domains: HashSet<String>,
@@ -166,16 +163,6 @@ impl Drop for Seat {
     }
 }
 
-/// [`TlsAcceptor`] does not say what it is in debug output.
-#[derive(Clone)]
-struct Acceptor(TlsAcceptor);
-
-impl std::fmt::Debug for Acceptor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acceptor")
-    }
-}
-
 impl Service {
     fn new(settings: Settings, identity: &Identity) -> Self {
         let lower = |texts: &[String]| texts.iter().map(|text| text.to_lowercase()).collect::<Vec<_>>();
@@ -187,7 +174,7 @@ impl Service {
             clock: Clock::start(),
             script: Script::default(),
             records: Records::default(),
-            acceptor: Acceptor(TlsAcceptor::from(identity.server())),
+            acceptor: TlsAcceptor::from(identity.server()),
             tenants: settings.accounts.iter().map(tenant).collect(),
             accepted_domains: lower(&settings.accepted_domains).into_iter().collect(),
             unknown_recipients: lower(&settings.unknown_recipients),
@@ -281,7 +268,7 @@ async fn converse(service: &Service, stream: TcpStream, mut dialogue: Dialogue) 
             return wire.flush().await;
         }
     }
-    let stream = match service.acceptor.0.accept(wire.into_stream()).await {
+    let stream = match service.acceptor.accept(wire.into_stream()).await {
         Ok(stream) => stream,
         Err(error) => {
             service.records.note(|counters| counters.failed_handshakes += 1);

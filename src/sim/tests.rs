@@ -392,6 +392,8 @@ mod faults {
             assert!(client.command(&format!("RCPT TO:<{recipient}@contoso.com>")).await.starts_with(code), "{recipient} {code}");
         }
         assert_eq!(client.command("DATA").await, "450 4.5.102 no");
+        assert_eq!(client.command(&mail_from).await, "503 5.5.2 Sender already specified");
+        assert_eq!(client.command("RSET").await, "250 2.0.0 Resetting");
         assert_eq!(client.transaction(&["x@contoso.com"], mail("")).await, "550 5.7.1 no");
         assert!(sim.taken().is_empty());
     }
@@ -423,6 +425,8 @@ mod faults {
             sim.set_faults(vec![Fault::new(step, Action::Drop)]);
             assert_eq!(reached(&sim).await, Some(step));
         }
+        let logins = sim.counters().logins;
+        assert_eq!((logins.len(), logins.iter().filter(|login| login.accepted).count()), (5, 4), "the one that was cut short counts");
         sim.set_faults(vec![]);
         assert_eq!(reached(&sim).await, None);
         assert_eq!(sim.counters().messages, 1);
@@ -504,6 +508,25 @@ mod faults {
             assert_eq!(reply.is_empty(), ends, "{after}: {reply}");
         }
         assert_eq!(sim.counters().messages, 1);
+    }
+
+    #[tokio::test]
+    async fn the_content_can_be_cut_short_by_words_or_by_silence() {
+        let sim = sim(settings()).await;
+        let mut client = Client::ready(&sim).await;
+        sim.set_faults(vec![Fault::reply(Step::Content { after: 10 }, "452 4.3.1 disk full")]);
+        client.until_content(&["a@contoso.com"]).await;
+        client.send(mail("")).await;
+        assert_eq!(client.reply().await, "452 4.3.1 disk full");
+        assert_eq!(client.rest().await, b"");
+        sim.set_faults(vec![Fault::new(Step::Content { after: 10 }, Action::Silence)]);
+        let mut client = Client::ready(&sim).await;
+        client.until_content(&["a@contoso.com"]).await;
+        // More than the sockets' buffers hold: the write cannot end, because nobody reads.
+        let blocked = tokio::time::timeout(Duration::from_millis(200), client.send(vec![b'x'; 64 << 20])).await;
+        assert!(blocked.is_err());
+        sim.down().await;
+        assert_eq!(sim.counters().open, 0);
     }
 
     #[tokio::test]

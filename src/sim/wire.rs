@@ -38,6 +38,11 @@ pub(super) enum Ended {
     Closed,
 }
 
+/// What a dialogue runs over: TCP, or TLS on it.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 pub(super) struct Wire<S> {
     stream: S,
     input: Box<[u8]>,
@@ -49,7 +54,7 @@ pub(super) struct Wire<S> {
     late: Duration,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: Stream> Wire<S> {
     pub(super) fn new(stream: S, delay: Duration) -> Self {
         let input = vec![0; INPUT_BUFFER].into_boxed_slice();
         Self { stream, input, start: 0, end: 0, output: Vec::new(), delay, arrived: Instant::now(), late: Duration::ZERO }
