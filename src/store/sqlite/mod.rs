@@ -1,0 +1,294 @@
+//! The embedded store: one SQLite database, one directory of large contents, one process.
+//!
+//! * [`Sqlite::open`] takes the directory (`place`), opens the database (`schema`) and sets right what a crash left (`recover`).
+//! * A content comes in piece by piece (`incoming`), if there is room for it (`space`).
+//! * All writing is done by one thread that commits many operations with one sync (`writer`, `statements`); what a fault means, and that a
+//!   fatal one is final, is in `fault`.
+//! * Reading has its own connections (`read`); what was accepted a moment ago is still in memory (`recent`).
+//!
+//! Order makes it safe: the file of a content is durable before the row that names it, and the row is gone before the file.
+//!
+//! Limits: a content that the relay writes itself (a notice) is always in the database, whatever its size. A file system quota that is used up
+//! shows as a fatal fault, because SQLite does not tell it from a failed write.
+
+mod fault;
+mod incoming;
+mod place;
+mod read;
+mod recent;
+mod recover;
+#[cfg(test)]
+mod samples;
+mod schema;
+mod space;
+mod statements;
+mod writer;
+
+pub use incoming::Incoming;
+pub use place::Holder;
+pub use recover::{Damaged, Recovered};
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::fault::Latch;
+use self::place::Place;
+use self::read::Readers;
+use self::recent::Recent;
+use self::space::{Ballast, Space};
+use self::writer::{Counters, Done, Operation, Request, Writer};
+use super::{Job, Settings, Settlement, Spool, StoreError};
+use crate::clock::Timestamp;
+use crate::mail::{AccountName, Delivery, DeliveryId, Message, QueueId, Queued};
+
+/// Operations that may wait for the writer before the next one has to wait outside.
+const WAITING_MAX: usize = 1_024;
+/// Deliveries that are read in one go while the queue is listed.
+const LISTED_AT_ONCE: usize = 256;
+
+/// Why the store could not be opened; the message is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the directory.
+    #[error("{} is in use by {holder}; each relay needs a data directory of its own", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// The directory is on another machine.
+    #[error("{} is on a network file system ({name}); the queue needs a local disk", dir.display())]
+    NetworkFileSystem {
+        /// The directory.
+        dir: PathBuf,
+        /// The file system.
+        name: &'static str,
+    },
+    /// The directory cannot be used.
+    #[error("{what} {}: {source}", dir.display())]
+    Directory {
+        /// What failed.
+        what: &'static str,
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database was written by a newer version.
+    #[error("{} has tables of version {found}, and this program knows version {known}; it was written by a newer hve-relay", path.display())]
+    Version {
+        /// The database.
+        path: PathBuf,
+        /// The version that it has.
+        found: i64,
+        /// The newest version that is understood.
+        known: i64,
+    },
+    /// The database cannot be read.
+    #[error("the queue's database: {0}")]
+    Database(#[from] rusqlite::Error),
+}
+
+/// The embedded store. Dropping it writes what is waiting, leaves the write-ahead log empty and gives the directory free; that blocks for as
+/// long as it takes, so prefer [`Sqlite::close`] where the runtime goes on.
+#[derive(Debug)]
+pub struct Sqlite {
+    shared: Arc<Shared>,
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    recovered: Recovered,
+    newest: Option<QueueId>,
+    /// Last, so that the directory is given free last.
+    _lock: File,
+}
+
+/// What the store, its writer and the contents on their way in have in common.
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    space: Arc<Space>,
+    latch: Latch,
+    readers: Readers,
+    recent: Recent,
+    counters: Counters,
+}
+
+/// How much was written since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Transactions, each one sync.
+    pub commits: u64,
+    /// Operations recorded by them.
+    pub operations: u64,
+    /// Times the write-ahead log was copied into the database.
+    pub checkpoints: u64,
+    /// Octets that new mail may still take.
+    pub spare: u64,
+}
+
+impl Sqlite {
+    /// Opens the store, creates it if there is none, and recovers what a crash left. Blocks.
+    ///
+    /// # Errors
+    /// If the directory cannot be had, or the database cannot be read.
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let (place, lock) = Place::take(&settings.data_dir)?;
+        let trouble = |what: &'static str| move |source| OpenError::Directory { what, dir: settings.data_dir.clone(), source };
+        let space = Space::new(place.dir().to_owned(), settings.reserve).map_err(trouble("cannot ask for the free space of"))?;
+        let space = Arc::new(space);
+        // Before the database, which needs room even to be opened.
+        let ballast = Ballast::new(place.ballast(), space.clone());
+        let connection = schema::open(&place.database())?;
+        let newest = statements::newest(&connection)?;
+        let recovered = recover::recover(&place, read::in_files(&connection)?).map_err(trouble("cannot read the contents in"))?;
+        let readers = Readers::new(place.database());
+        let (latch, recent, counters) = (Latch::default(), Recent::default(), Counters::default());
+        let shared = Arc::new(Shared { place, space, latch, readers, recent, counters });
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let writer = Writer::new(connection, shared.clone(), ballast);
+        let writer = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(waiting));
+        let writer = writer.map_err(trouble("cannot start the writer of"))?;
+        Ok(Self { shared, requests: Some(requests), writer: Some(writer), recovered, newest, _lock: lock })
+    }
+
+    /// What was found and done when the store was opened.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// The highest queue id that was ever stored here, as of the opening: what comes next must be higher.
+    pub fn newest(&self) -> Option<QueueId> {
+        self.newest
+    }
+
+    /// How much was written.
+    pub fn stats(&self) -> Stats {
+        let Counters { commits, operations, checkpoints } = &self.shared.counters;
+        let [commits, operations, checkpoints] = [commits, operations, checkpoints].map(|counter| counter.load(Ordering::Relaxed));
+        Stats { commits, operations, checkpoints, spare: self.shared.space.spare() }
+    }
+
+    /// Drops the store on a blocking thread.
+    pub async fn close(self) {
+        // It fails only where the runtime is ending; then the store was dropped all the same.
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+    }
+
+    async fn submit(&self, operation: Operation) -> Result<Done, StoreError> {
+        self.shared.latch.check()?;
+        let (answer, answered) = oneshot::channel();
+        let gone = || self.shared.latch.note(StoreError::Fatal("the writer has ended".into()));
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        requests.send(Request { operation, answer }).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    async fn read(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {
+        self.shared.latch.check()?;
+        let shared = self.shared.clone();
+        let read = move || shared.readers.read(|connection| read::job(connection, &shared.place, delivery));
+        blocking(read).await.map_err(|error| self.shared.latch.note(error))
+    }
+}
+
+impl Spool for Sqlite {
+    type Incoming = Incoming;
+
+    fn begin(&self, id: QueueId, announced: u64) -> Result<Incoming, StoreError> {
+        self.shared.latch.check()?;
+        let claim = self.shared.space.claim(announced)?;
+        Ok(Incoming::new(self.shared.clone(), claim, id))
+    }
+
+    async fn accept(&self, mut message: Message, deliveries: Vec<Delivery>, content: Incoming) -> Result<(), StoreError> {
+        if content.id() != message.id || deliveries.iter().any(|delivery| delivery.id.message != message.id) {
+            return Err(StoreError::Unavailable(format!("content or deliveries are not of {}", message.id)));
+        }
+        // Such a message would never be settled.
+        if deliveries.is_empty() || deliveries.iter().any(|delivery| delivery.recipients.is_empty()) {
+            return Err(StoreError::Unavailable(format!("{} has no recipients", message.id)));
+        }
+        message.size = content.len();
+        let (body, claim) = content.finish().await?;
+        self.submit(Operation::Accept { message, deliveries, body }).await?;
+        drop(claim);
+        Ok(())
+    }
+
+    async fn queued(&self, mut each: impl FnMut(Queued) + Send) -> Result<(), StoreError> {
+        self.shared.latch.check()?;
+        let shared = self.shared.clone();
+        let (chunks, mut read) = mpsc::channel::<Vec<Queued>>(4);
+        let reading = blocking(move || {
+            shared.readers.read(|connection| {
+                let mut chunk = Vec::with_capacity(LISTED_AT_ONCE);
+                read::queued(connection, |queued| {
+                    chunk.push(queued);
+                    chunk.len() < LISTED_AT_ONCE || chunks.blocking_send(std::mem::take(&mut chunk)).is_ok()
+                })?;
+                // Nobody listens any longer if this fails.
+                let _ = chunks.blocking_send(chunk);
+                Ok(())
+            })
+        });
+        let listing = async {
+            while let Some(chunk) = read.recv().await {
+                chunk.into_iter().for_each(&mut each);
+            }
+        };
+        let (outcome, ()) = tokio::join!(reading, listing);
+        outcome.map_err(|error| self.shared.latch.note(error))
+    }
+
+    async fn start(&self, delivery: DeliveryId, account: &AccountName, now: Timestamp) -> Result<Option<Job>, StoreError> {
+        // Read first: what cannot be read is not started either.
+        let job = match self.shared.recent.take(delivery) {
+            Some(job) => job,
+            None => match self.read(delivery).await? {
+                Some(job) => job,
+                None => return Ok(None),
+            },
+        };
+        match self.submit(Operation::Start { delivery, account: account.clone(), now }).await? {
+            Done::NoSuchDelivery => Ok(None),
+            Done::Recorded | Done::Removed(_) => Ok(Some(job)),
+        }
+    }
+
+    async fn load(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {
+        self.read(delivery).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), StoreError> {
+        if let Done::Removed(file) = self.submit(Operation::Settle(settlement)).await? {
+            // The file goes even if the runtime is ending, and if it did not, the next start would sweep it.
+            let _ = tokio::task::spawn_blocking(move || drop(file)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(writer) = self.writer.take() {
+            // It panicked or not: there is nothing left to be done.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Runs what blocks on a thread that may be blocked.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(ended) => Err(StoreError::Unavailable(format!("the work was given up: {ended}"))),
+    }
+}

@@ -1,0 +1,187 @@
+//! Reading the queue: on connections of its own, on blocking threads, in short transactions, so that writing never waits for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Result, Row};
+
+use super::place::Place;
+use super::{fault, schema};
+use crate::clock::Timestamp;
+use crate::mail::{
+    AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, QueueId, Queued, Recipient, RouteName,
+};
+use crate::smtp::{Mailbox, ReversePath};
+use crate::store::{Job, StoreError};
+
+/// Connections kept open between two uses.
+const KEPT: usize = 4;
+
+/// Connections for reading, opened as they are needed.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::default() }
+    }
+
+    /// Reads with one of the connections. Blocks.
+    ///
+    /// # Errors
+    /// As of the reading, and if no connection can be opened.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T, StoreError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let with = |connection: Connection| {
+            // One transaction, so that all its statements see the same queue; there is nothing to commit.
+            let transaction = connection.unchecked_transaction()?;
+            let found = read(&transaction)?;
+            drop(transaction);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() < KEPT {
+                idle.push(connection);
+            }
+            Ok(found)
+        };
+        idle.map_or_else(|| schema::open_for_reading(&self.path), Ok).and_then(with).map_err(|error| fault::of_sqlite(&error))
+    }
+
+    /// Closes those that are not in use.
+    pub(super) fn close(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Calls `each` for every queued delivery, oldest first, until it returns false.
+pub(super) fn queued(connection: &Connection, mut each: impl FnMut(Queued) -> bool) -> Result<()> {
+    let mut select = connection.prepare_cached(
+        "SELECT d.message, d.part, m.client, d.route, d.class,
+                (SELECT count(*) FROM recipient r WHERE r.message = d.message AND r.part = d.part),
+                m.size, m.accepted_at, d.due, d.attempts, d.account, d.started
+           FROM delivery d JOIN message m ON m.id = d.message
+          ORDER BY d.message, d.part",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let in_doubt = match (row.get::<_, Option<String>>(10)?, row.get(11)?) {
+            (Some(account), Some(started)) => {
+                Some(InDoubt { account: AccountName::new(account), started: Timestamp::from_millis(started) })
+            }
+            _ => None,
+        };
+        let queued = Queued {
+            id: DeliveryId { message: queue_id(row, 0)?, part: row.get(1)? },
+            client: ClientName::new(row.get::<_, String>(2)?),
+            route: RouteName::new(row.get::<_, String>(3)?),
+            class: class(row, 4)?,
+            recipients: row.get(5)?,
+            size: octets(row, 6)?,
+            accepted_at: Timestamp::from_millis(row.get(7)?),
+            due: Timestamp::from_millis(row.get(8)?),
+            attempts: row.get(9)?,
+            in_doubt,
+        };
+        if !each(queued) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A delivery with all that its attempt needs.
+pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Result<Option<Job>> {
+    let Some(mut delivery) = delivery(connection, id)? else { return Ok(None) };
+    let mut select =
+        connection.prepare_cached("SELECT ordinal, address FROM recipient WHERE message = ?1 AND part = ?2 ORDER BY ordinal")?;
+    let recipients =
+        select.query_map((id.message.number(), id.part), |row| Ok(Recipient { ordinal: row.get(0)?, address: mailbox(row, 1)? }))?;
+    delivery.recipients = recipients.collect::<Result<_>>()?;
+    let (message, content) = connection
+        .prepare_cached(
+            "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, stored_in, octets
+               FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.id = ?1",
+        )?
+        .query_row([id.message.number()], |row| Ok((message(row)?, content(row, place)?)))?;
+    Ok(Some(Job { message, delivery, content }))
+}
+
+/// The messages whose content is in a file, with its length.
+pub(super) fn in_files(connection: &Connection) -> Result<Vec<(QueueId, u64)>> {
+    let mut select = connection.prepare("SELECT id, size FROM message WHERE stored_in = 'file' ORDER BY id")?;
+    select.query_map([], |row| Ok((queue_id(row, 0)?, octets(row, 1)?)))?.collect()
+}
+
+fn delivery(connection: &Connection, id: DeliveryId) -> Result<Option<Delivery>> {
+    connection
+        .prepare_cached("SELECT route, class, attempts, due FROM delivery WHERE message = ?1 AND part = ?2")?
+        .query_row((id.message.number(), id.part), |row| {
+            Ok(Delivery {
+                id,
+                route: RouteName::new(row.get::<_, String>(0)?),
+                class: class(row, 1)?,
+                recipients: Vec::new(),
+                attempts: row.get(2)?,
+                due: Timestamp::from_millis(row.get(3)?),
+            })
+        })
+        .optional()
+}
+
+fn message(row: &Row) -> Result<Message> {
+    Ok(Message {
+        id: queue_id(row, 0)?,
+        accepted_at: Timestamp::from_millis(row.get(1)?),
+        kind: match row.get_ref(2)?.as_str()? {
+            "notice" => Kind::Notice,
+            _ => Kind::Mail,
+        },
+        client: ClientName::new(row.get::<_, String>(3)?),
+        peer: row.get::<_, Option<String>>(4)?.and_then(|peer| peer.parse().ok()),
+        reverse_path: match row.get_ref(5)?.as_str()? {
+            "" => ReversePath::Null,
+            _ => ReversePath::Mailbox(mailbox(row, 5)?),
+        },
+        author: row.get_ref(6)?.as_str_or_null()?.map(|_| mailbox(row, 6)).transpose()?,
+        subject: row.get(7)?,
+        message_id: row.get(8)?,
+        size: octets(row, 9)?,
+        eight_bit: row.get(10)?,
+        smtputf8: row.get(11)?,
+    })
+}
+
+fn content(row: &Row, place: &Place) -> Result<Content> {
+    if row.get_ref(12)?.as_str()? == "file" {
+        return Ok(Content::File { path: place.content_of(queue_id(row, 0)?), len: octets(row, 9)? });
+    }
+    Ok(Content::Inline(Bytes::from(row.get::<_, Vec<u8>>(13)?)))
+}
+
+fn queue_id(row: &Row, column: usize) -> Result<QueueId> {
+    let number = row.get(column)?;
+    QueueId::from_number(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn octets(row: &Row, column: usize) -> Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn class(row: &Row, column: usize) -> Result<Class> {
+    Ok(if row.get_ref(column)?.as_str()? == Class::External.as_str() { Class::External } else { Class::Internal })
+}
+
+fn mailbox(row: &Row, column: usize) -> Result<Mailbox> {
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+/// The file's length, if there is one.
+pub(super) fn length_of(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|found| found.len())
+}

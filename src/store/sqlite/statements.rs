@@ -1,0 +1,126 @@
+//! What an operation writes, statement by statement. All run inside a transaction of the writer's.
+
+use rusqlite::{Connection, OptionalExtension, Result, params};
+
+use crate::clock::Timestamp;
+use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId};
+use crate::store::Settlement;
+
+/// Where the content of a new message is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stored<'a> {
+    /// In the database.
+    Row(&'a [u8]),
+    /// In its file.
+    File,
+}
+
+/// What a settlement left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The message is still there.
+    Message,
+    /// The message is gone.
+    Nothing,
+    /// The message is gone; its content's file is to follow.
+    File,
+}
+
+/// Writes a message with its content and its deliveries.
+pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[Delivery], content: Stored) -> Result<()> {
+    let id = message.id.number();
+    let (stored_in, octets) = match content {
+        Stored::Row(octets) => ("row", Some(octets)),
+        Stored::File => ("file", None),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO message (id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8,
+             stored_in) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute(params![
+            id,
+            message.accepted_at.as_millis(),
+            kind(message.kind),
+            message.client.as_str(),
+            message.peer.map(|peer| peer.to_string()),
+            message.reverse_path.mailbox().map_or("", |mailbox| mailbox.as_str()),
+            message.author.as_ref().map(|author| author.as_str()),
+            message.subject,
+            message.message_id,
+            message.size as i64,
+            message.eight_bit,
+            message.smtputf8,
+            stored_in,
+        ])?;
+    if let Some(octets) = octets {
+        connection.prepare_cached("INSERT INTO content (message, octets) VALUES (?1, ?2)")?.execute(params![id, octets])?;
+    }
+    let mut insert_delivery =
+        connection.prepare_cached("INSERT INTO delivery (message, part, route, class, attempts, due) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let mut insert_recipient =
+        connection.prepare_cached("INSERT INTO recipient (message, part, ordinal, address) VALUES (?1, ?2, ?3, ?4)")?;
+    for delivery in deliveries {
+        let Delivery { id: DeliveryId { part, .. }, route, class, attempts, due, recipients } = delivery;
+        insert_delivery.execute(params![id, part, route.as_str(), class.as_str(), attempts, due.as_millis()])?;
+        for recipient in recipients {
+            insert_recipient.execute(params![id, part, recipient.ordinal, recipient.address.as_str()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Marks a delivery as being attempted. False if there is none of that name.
+pub(super) fn start(connection: &Connection, id: DeliveryId, account: &AccountName, now: Timestamp) -> Result<bool> {
+    connection
+        .prepare_cached("UPDATE delivery SET account = ?3, started = ?4 WHERE message = ?1 AND part = ?2")?
+        .execute(params![id.message.number(), id.part, account.as_str(), now.as_millis()])
+        .map(|rows| rows == 1)
+}
+
+/// Writes the end of an attempt, and its notice. Does nothing if the delivery is not there: it was settled before.
+pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Left> {
+    let DeliveryId { message, part } = settlement.delivery;
+    let id = message.number();
+    let updated = connection
+        .prepare_cached("UPDATE delivery SET account = NULL, started = NULL, due = ?3, attempts = ?4 WHERE message = ?1 AND part = ?2")?
+        .execute(params![id, part, settlement.due.as_millis(), settlement.attempts])?;
+    if updated == 0 {
+        return Ok(Left::Message);
+    }
+    let mut delete_recipient = connection.prepare_cached("DELETE FROM recipient WHERE message = ?1 AND part = ?2 AND ordinal = ?3")?;
+    for ordinal in &settlement.settled {
+        delete_recipient.execute(params![id, part, ordinal])?;
+    }
+    if let Some(notice) = &settlement.notice {
+        accept(connection, &notice.message, &notice.deliveries, Stored::Row(&notice.content))?;
+    }
+    if connection.prepare_cached("SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2")?.exists(params![id, part])? {
+        return Ok(Left::Message);
+    }
+    connection.prepare_cached("DELETE FROM delivery WHERE message = ?1 AND part = ?2")?.execute(params![id, part])?;
+    if connection.prepare_cached("SELECT 1 FROM delivery WHERE message = ?1")?.exists([id])? {
+        return Ok(Left::Message);
+    }
+    let in_row = connection.prepare_cached("DELETE FROM content WHERE message = ?1")?.execute([id])? > 0;
+    connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
+    Ok(if in_row { Left::Nothing } else { Left::File })
+}
+
+/// Remembers the highest id given out.
+pub(super) fn raise_newest(connection: &Connection, id: QueueId) -> Result<()> {
+    connection.prepare_cached("UPDATE newest SET message = ?1 WHERE message < ?1")?.execute([id.number()]).map(drop)
+}
+
+/// The highest id ever given out.
+pub(super) fn newest(connection: &Connection) -> Result<Option<QueueId>> {
+    let number: Option<i64> = connection.query_row("SELECT message FROM newest", [], |row| row.get(0)).optional()?;
+    Ok(number.and_then(QueueId::from_number))
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Mail => "mail",
+        Kind::Notice => "notice",
+    }
+}

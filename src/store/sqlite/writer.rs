@@ -1,0 +1,286 @@
+//! The one thread that writes the queue, and group commit.
+//!
+//! Operations come over a channel. The writer takes all that wait (up to [`GROUP_MAX`] or [`GROUP_OCTETS_MAX`]), runs them in one transaction,
+//! and answers each after the commit: one sync for all, and no delay added where there is only one. If anything in a group fails, the group is
+//! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. An operation
+//! that ends an attempt may give up the ballast to be recorded on a full disk.
+//!
+//! Invariants: an operation is answered `Ok` only after a commit that was synced; after a fatal fault nothing is written any more. The
+//! checkpoint, which copies the log into the database, comes after the answers, from here and not from SQLite's own hook, which would swallow
+//! its faults.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use tokio::sync::{mpsc, oneshot};
+
+use super::incoming::Body;
+use super::place::Doomed;
+use super::space::Ballast;
+use super::statements::{self, Left, Stored};
+use super::{Shared, fault};
+use crate::clock::Timestamp;
+use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId};
+use crate::store::{Settlement, StoreError};
+
+/// Operations in one transaction, at most.
+const GROUP_MAX: usize = 512;
+/// Octets of content in one transaction, at most, give or take one operation.
+const GROUP_OCTETS_MAX: usize = 32 << 20;
+/// Pages in the write-ahead log from which it is copied into the database: SQLite's own default, and measured to be right. The log then stays
+/// small and is overwritten in place, which is three times as fast as letting it grow.
+const LOG_PAGES: i64 = 1_000;
+/// Free pages in the database (64 MiB) from which they are given back to the file system, if they are more than half of it.
+const FREE_PAGES: i64 = 16_384;
+
+/// Something to be written.
+#[derive(Debug)]
+pub(super) enum Operation {
+    Accept { message: Message, deliveries: Vec<Delivery>, body: Body },
+    Start { delivery: DeliveryId, account: AccountName, now: Timestamp },
+    Settle(Settlement),
+}
+
+/// An operation and who waits for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) operation: Operation,
+    pub(super) answer: oneshot::Sender<Result<Done, StoreError>>,
+}
+
+/// What became of an operation.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// It is recorded.
+    Recorded,
+    /// The delivery to be started is not there.
+    NoSuchDelivery,
+    /// It is recorded, and this file is no longer needed: it goes when this is dropped.
+    Removed(Doomed),
+}
+
+/// Counters of what was written.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) commits: AtomicU64,
+    pub(super) operations: AtomicU64,
+    pub(super) checkpoints: AtomicU64,
+}
+
+/// The writer's own things.
+pub(super) struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+    ballast: Ballast,
+}
+
+/// What an operation did inside a transaction that is not yet committed.
+enum Applied {
+    Recorded,
+    NoSuchDelivery,
+    FileUnneeded(QueueId),
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, shared: Arc<Shared>, ballast: Ballast) -> Self {
+        Self { connection, shared, ballast }
+    }
+
+    /// Writes until all senders are gone and all that they sent is written; then leaves an empty log.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        while let Some(first) = requests.blocking_recv() {
+            let mut octets = first.operation.octets();
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX
+                && octets < GROUP_OCTETS_MAX
+                && let Ok(next) = requests.try_recv()
+            {
+                octets += next.operation.octets();
+                group.push(next);
+            }
+            self.record(group);
+            self.keep_log_short();
+            self.ballast.restore();
+        }
+        self.finish();
+    }
+
+    /// Records a group and answers it.
+    fn record(&mut self, mut group: Vec<Request>) {
+        // A file stays until it is certain that there will be no row for it.
+        group.iter_mut().filter_map(Request::file).for_each(Doomed::keep);
+        if let Err(error) = self.begin() {
+            group.into_iter().for_each(|request| refuse(request, error.clone()));
+            return;
+        }
+        match self.run_and_commit(&group) {
+            Ok(applied) => group.into_iter().zip(applied).for_each(|(request, applied)| self.done(request, applied)),
+            Err(fatal @ StoreError::Fatal(_)) => group.into_iter().for_each(|request| refuse(request, fatal.clone())),
+            Err(_) => group.into_iter().for_each(|request| self.record_alone(request)),
+        }
+    }
+
+    fn record_alone(&mut self, request: Request) {
+        let once = |writer: &Self| writer.begin().and_then(|()| writer.run_and_commit(std::slice::from_ref(&request)));
+        let mut outcome = once(self);
+        let of_delivery = !matches!(request.operation, Operation::Accept { .. });
+        if of_delivery && matches!(outcome, Err(StoreError::Full(_))) && self.ballast.release() {
+            outcome = once(self);
+        }
+        match outcome {
+            Ok(applied) => std::iter::once(request).zip(applied).for_each(|(request, applied)| self.done(request, applied)),
+            Err(error) => refuse(request, error),
+        }
+    }
+
+    fn begin(&self) -> Result<(), StoreError> {
+        self.shared.latch.check()?;
+        self.command("BEGIN IMMEDIATE").map_err(|error| self.shared.latch.note(fault::of_sqlite(&error)))
+    }
+
+    /// Runs operations in the transaction that has begun and ends it: with all of them, or with none.
+    fn run_and_commit(&self, group: &[Request]) -> Result<Vec<Applied>, StoreError> {
+        let outcome = self.run_all(group).and_then(|applied| self.command("COMMIT").map(|()| applied));
+        let outcome = outcome.map_err(|error| self.shared.latch.note(fault::of_sqlite(&error)));
+        if outcome.is_ok() {
+            self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
+            self.shared.counters.operations.fetch_add(group.len() as u64, Ordering::Relaxed);
+        } else if !self.connection.is_autocommit() {
+            // SQLite itself rolls back after some errors. Where neither it nor we can, the connection is of no use.
+            self.command("ROLLBACK").map_err(|error| self.shared.latch.note(StoreError::Fatal(format!("cannot roll back: {error}"))))?;
+        }
+        outcome
+    }
+
+    fn run_all(&self, group: &[Request]) -> rusqlite::Result<Vec<Applied>> {
+        let applied = group.iter().map(|request| request.operation.apply(&self.connection)).collect::<rusqlite::Result<_>>()?;
+        if let Some(newest) = group.iter().filter_map(|request| request.operation.new_message()).max() {
+            statements::raise_newest(&self.connection, newest)?;
+        }
+        Ok(applied)
+    }
+
+    fn command(&self, command: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(command)?.execute([]).map(drop)
+    }
+
+    /// What follows from a commit.
+    fn done(&self, request: Request, applied: Applied) {
+        let done = match applied {
+            Applied::Recorded => Done::Recorded,
+            Applied::NoSuchDelivery => Done::NoSuchDelivery,
+            Applied::FileUnneeded(id) => Done::Removed(Doomed::new(self.shared.place.content_of(id))),
+        };
+        match request.operation {
+            Operation::Accept { message, deliveries, body } => {
+                let content = match body {
+                    Body::Row(octets) => Content::Inline(octets),
+                    Body::File(file) => Content::File { path: file.path().to_owned(), len: message.size },
+                };
+                self.shared.recent.keep(message, deliveries, content);
+            }
+            Operation::Start { delivery, .. } | Operation::Settle(Settlement { delivery, .. }) => {
+                // It is no longer as it was accepted.
+                drop(self.shared.recent.take(delivery));
+            }
+        }
+        // Whoever waited may have gone.
+        let _ = request.answer.send(Ok(done));
+    }
+
+    fn keep_log_short(&self) {
+        if self.shared.latch.is_closed() {
+            return;
+        }
+        let kept = self.checkpoint_if_due();
+        if let Err(error) = kept {
+            // A full disk or a busy database: the log grows until the next time. All that is worse is latched.
+            self.shared.latch.note(fault::of_sqlite(&error));
+        }
+    }
+
+    fn checkpoint_if_due(&self) -> rusqlite::Result<()> {
+        let number = |pragma, column| self.connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(column));
+        if number("PRAGMA wal_checkpoint(NOOP)", 1)? < LOG_PAGES {
+            return Ok(());
+        }
+        number("PRAGMA wal_checkpoint(PASSIVE)", 0)?;
+        self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        let free = number("PRAGMA freelist_count", 0)?;
+        if free > FREE_PAGES && free > number("PRAGMA page_count", 0)? / 2 {
+            self.connection.execute_batch("PRAGMA incremental_vacuum(1000)")?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) {
+        let closed = if self.shared.latch.is_closed() {
+            // Not even the checkpoint that comes with closing may write.
+            self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+        } else {
+            self.shared.readers.close();
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        // What is not in the database now is in the log, and is read from there at the next start.
+        drop(closed);
+    }
+}
+
+impl Operation {
+    fn apply(&self, connection: &Connection) -> rusqlite::Result<Applied> {
+        match self {
+            Self::Accept { message, deliveries, body } => {
+                let content = match body {
+                    Body::Row(octets) => Stored::Row(octets),
+                    Body::File(_) => Stored::File,
+                };
+                statements::accept(connection, message, deliveries, content).map(|()| Applied::Recorded)
+            }
+            Self::Start { delivery, account, now } => statements::start(connection, *delivery, account, *now)
+                .map(|there| if there { Applied::Recorded } else { Applied::NoSuchDelivery }),
+            Self::Settle(settlement) => statements::settle(connection, settlement).map(|left| match left {
+                Left::Message | Left::Nothing => Applied::Recorded,
+                Left::File => Applied::FileUnneeded(settlement.delivery.message),
+            }),
+        }
+    }
+
+    fn new_message(&self) -> Option<QueueId> {
+        match self {
+            Self::Accept { message, .. } => Some(message.id),
+            Self::Start { .. } => None,
+            Self::Settle(settlement) => settlement.notice.as_ref().map(|notice| notice.message.id),
+        }
+    }
+
+    fn octets(&self) -> usize {
+        match self {
+            Self::Accept { body: Body::Row(octets), .. } => octets.len(),
+            Self::Settle(settlement) => settlement.notice.as_ref().map_or(0, |notice| notice.content.len()),
+            _ => 0,
+        }
+    }
+}
+
+/// Answers that an operation was not recorded. After a fatal fault that is not certain, and the next start finds out.
+fn refuse(mut request: Request, error: StoreError) {
+    if !matches!(error, StoreError::Fatal(_)) {
+        request.file().into_iter().for_each(Doomed::doom);
+    }
+    // Whoever waited may have gone.
+    let _ = request.answer.send(Err(error));
+}
+
+impl Request {
+    fn file(&mut self) -> Option<&mut Doomed> {
+        match &mut self.operation {
+            Operation::Accept { body: Body::File(file), .. } => Some(file),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What the writer does with groups, with guilty operations and with a database that is full.
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::sqlite::place::Place;
+use crate::store::sqlite::read::{self, Readers};
+use crate::store::sqlite::space::Space;
+use crate::store::sqlite::{Latch, Recent, samples, schema};
+
+type Answer = oneshot::Receiver<Result<Done, StoreError>>;
+
+/// A store whose writer runs when the test says so.
+struct Bench {
+    _temp: TempDir,
+    shared: Arc<Shared>,
+    connection: Connection,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let (place, _lock) = Place::take(temp.path()).expect("a place");
+        let connection = schema::open(&place.database()).expect("a database");
+        let space = Arc::new(Space::new(temp.path().to_owned(), 0).expect("a file system"));
+        let readers = Readers::new(place.database());
+        let (latch, recent, counters) = (Latch::default(), Recent::default(), Counters::default());
+        Self { _temp: temp, shared: Arc::new(Shared { place, space, latch, readers, recent, counters }), connection }
+    }
+
+    /// Has the writer do all of these, which were all waiting when it came to them.
+    fn run(&mut self, operations: Vec<Operation>) -> Vec<Result<Done, StoreError>> {
+        let connection = std::mem::replace(&mut self.connection, Connection::open_in_memory().expect("a placeholder"));
+        let ballast = Ballast::new(self.shared.place.ballast(), self.shared.space.clone());
+        let mut writer = Writer::new(connection, self.shared.clone(), ballast);
+        let (requests, answers): (Vec<Request>, Vec<Answer>) = operations
+            .into_iter()
+            .map(|operation| {
+                let (answer, answered) = oneshot::channel();
+                (Request { operation, answer }, answered)
+            })
+            .unzip();
+        writer.record(requests);
+        writer.keep_log_short();
+        self.connection = writer.connection;
+        answers.into_iter().map(|mut answer| answer.try_recv().expect("each is answered")).collect()
+    }
+
+    fn queued(&self) -> Vec<DeliveryId> {
+        let mut found = Vec::new();
+        read::queued(&self.connection, |queued| {
+            found.push(queued.id);
+            true
+        })
+        .expect("readable");
+        found
+    }
+
+    fn count(&self, table: &str) -> i64 {
+        self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
+    }
+}
+
+fn accept(number: i64, octets: usize) -> Operation {
+    let (message, deliveries) = samples::message(number, &[1]);
+    Operation::Accept { message, deliveries, body: Body::Row(Bytes::from(vec![b'x'; octets])) }
+}
+
+fn settle(number: i64) -> Operation {
+    let (_, deliveries) = samples::message(number, &[1]);
+    let delivery = deliveries[0].id;
+    Operation::Settle(Settlement { delivery, settled: vec![0], due: Timestamp::default(), attempts: 1, notice: None })
+}
+
+#[test]
+fn what_waits_together_is_committed_together() {
+    let mut bench = Bench::new();
+    let answers = bench.run((0..100).map(|number| accept(number, 100)).collect());
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(bench.shared.counters.commits.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.shared.counters.operations.load(Ordering::Relaxed), 100);
+    assert_eq!(bench.queued().len(), 100);
+}
+
+#[test]
+fn only_the_guilty_fails() {
+    let mut bench = Bench::new();
+    let answers = bench.run(vec![accept(1, 10), accept(2, 10), accept(1, 10), accept(3, 10)]);
+    let failed: Vec<bool> = answers.iter().map(Result::is_err).collect();
+    assert_eq!(failed, [false, false, true, false]);
+    assert!(matches!(answers[2], Err(StoreError::Unavailable(_))), "{:?}", answers[2]);
+    assert_eq!(bench.count("message"), 3);
+}
+
+#[test]
+fn a_full_database_refuses_mail_and_still_records_deliveries() {
+    let mut bench = Bench::new();
+    let pages: i64 = bench.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).expect("a number");
+    bench.connection.query_row(&format!("PRAGMA max_page_count = {}", pages + 100), [], |_| Ok(())).expect("a limit");
+
+    let answers = bench.run((0..40).map(|number| accept(number, 20_000)).collect());
+    let acknowledged = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((5..40).contains(&acknowledged), "{acknowledged}");
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(_) | Err(StoreError::Full(_)))), "{answers:?}");
+    assert_eq!(bench.queued().len(), acknowledged, "what was acknowledged is there, and nothing else");
+
+    let done = bench.run(vec![settle(0), settle(1), settle(2)]);
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+    assert!(bench.run(vec![accept(100, 20_000)])[0].is_ok(), "there is room again");
+    assert!(!bench.shared.latch.is_closed());
+}
+
+#[test]
+fn a_settled_message_leaves_nothing() {
+    let mut bench = Bench::new();
+    bench.run(vec![accept(1, 100), settle(1)]);
+    for table in ["message", "content", "delivery", "recipient"] {
+        assert_eq!(bench.count(table), 0, "{table}");
+    }
+    assert_eq!(statements::newest(&bench.connection).expect("readable"), QueueId::from_number(1), "but its id is not given again");
+}
+
+#[test]
+fn after_a_fatal_fault_nothing_is_written() {
+    let mut bench = Bench::new();
+    bench.run(vec![accept(1, 10)]);
+    bench.shared.latch.note(StoreError::Fatal("disk I/O error".into()));
+    let answers = bench.run(vec![accept(2, 10), settle(1)]);
+    assert!(answers.iter().all(|answer| matches!(answer, Err(StoreError::Fatal(_)))), "{answers:?}");
+    assert_eq!(bench.queued().len(), 1);
+}
+
+#[test]
+fn the_log_is_copied_into_the_database_before_it_grows() {
+    let mut bench = Bench::new();
+    for group in 0..40 {
+        bench.run((0..10).map(|number| accept(group * 10 + number, 20_000)).collect());
+    }
+    assert!(bench.shared.counters.checkpoints.load(Ordering::Relaxed) >= 1);
+    let log = std::fs::metadata(bench.shared.place.database().with_extension("db-wal")).expect("the log").len();
+    assert!(log < 12 << 20, "{log}");
+}
