@@ -1,1 +1,169 @@
-//! rustls configurations.
+//! rustls configurations: which certificates are believed, and which one is shown.
+//!
+//! Both sides use the ring provider and TLS 1.2 or 1.3; rustls knows nothing older. A client configuration verifies chain, dates and name, always;
+//! there is no switch to turn that off, because credentials travel behind it. Build one per loaded configuration and share it: it carries
+//! the session cache, and reading the operating system's roots takes milliseconds.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+/// Sessions that a client configuration remembers, over all server names.
+const SESSIONS: usize = 256;
+
+/// Why a TLS configuration could not be built; the text is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file of CA certificates could not be read.
+    #[error("cannot read the CA file {}: {cause}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// A file of CA certificates is not PEM.
+    #[error("the CA file {} is not well-formed PEM: {cause}", path.display())]
+    NotPem {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: PemError,
+    },
+    /// A file of CA certificates has none.
+    #[error("the CA file {} has no certificate: it needs a section -----BEGIN CERTIFICATE-----", path.display())]
+    NoCertificate {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A certificate of the CA file is none that can be trusted.
+    #[error("certificate {number} of the CA file {} cannot be used: {cause}", path.display())]
+    BadCertificate {
+        /// Which file.
+        path: PathBuf,
+        /// Which of its certificates, from 1.
+        number: usize,
+        /// What is wrong with it.
+        cause: rustls::Error,
+    },
+    /// The operating system has no CA certificates.
+    #[error("the operating system has no CA certificates (on Debian: apt install ca-certificates){0}")]
+    NoSystemRoots(String),
+    /// The server's own certificate chain is not PEM, or is empty.
+    #[error("the certificate chain is not usable: {0}")]
+    Chain(PemError),
+    /// The server's own key is not PEM.
+    #[error("the private key is not usable: {0}")]
+    Key(PemError),
+    /// rustls refused: for a server, mostly a key that does not belong to the certificate.
+    #[error("TLS cannot be set up: {0}")]
+    Refused(#[from] rustls::Error),
+}
+
+/// What a client believes: the certificates of `ca_file` and no others, or without one the operating system's.
+///
+/// # Errors
+/// If the file cannot be read, has no usable certificate, or the operating system has none. Blocks on the file system.
+pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    let roots = match ca_file {
+        Some(path) => roots_of_file(path)?,
+        None => roots_of_system()?,
+    };
+    let mut config =
+        ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// What a server shows: a chain, its own certificate first, and the key to it, both PEM.
+///
+/// # Errors
+/// If either cannot be read as PEM, or the key does not belong to the first certificate.
+pub fn server_config(chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_ref()).collect::<Result<_, _>>().map_err(TlsError::Chain)?;
+    if chain.is_empty() {
+        return Err(TlsError::Chain(PemError::NoItemsFound));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_ref()).map_err(TlsError::Key)?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
+    Ok(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key)?))
+}
+
+/// Named here and not installed for the whole process, so that no other crate's choice can change it.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn roots_of_file(path: &Path) -> Result<RootCertStore, TlsError> {
+    let at = || path.to_owned();
+    let pem = fs::read(path).map_err(|cause| TlsError::Unreadable { path: at(), cause })?;
+    let mut roots = RootCertStore::empty();
+    for (i, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
+        let certificate = certificate.map_err(|cause| TlsError::NotPem { path: at(), cause })?;
+        roots.add(certificate).map_err(|cause| TlsError::BadCertificate { path: at(), number: i + 1, cause })?;
+    }
+    if roots.is_empty() { Err(TlsError::NoCertificate { path: at() }) } else { Ok(roots) }
+}
+
+fn roots_of_system() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // A single certificate that webpki cannot read must not cost all the others: systems carry odd ones.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let details: Vec<String> = found.errors.iter().map(|error| format!("; {error}")).collect();
+        return Err(TlsError::NoSystemRoots(details.concat()));
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn self_signed() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["relay.example".to_owned()]).expect("a certificate");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn says_which_file_and_what_is_wrong_with_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("written");
+            path
+        };
+        let (certificate, key) = self_signed();
+        assert!(client_config(Some(&file("good.pem", &certificate))).is_ok());
+        for (path, wanted) in [
+            (folder.path().join("none.pem"), "cannot read the CA file"),
+            (file("empty.pem", ""), "has no certificate"),
+            (file("key.pem", &key), "has no certificate"),
+            (file("cut.pem", &certificate[..certificate.len() - 40]), "not well-formed PEM"),
+            (file("odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "certificate 1 of the CA file"),
+        ] {
+            let error = client_config(Some(&path)).expect_err(wanted).to_string();
+            assert!(error.contains(wanted) && error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn shows_a_certificate_only_with_its_own_key() {
+        let (chain, key) = self_signed();
+        let (_, foreign) = self_signed();
+        assert!(server_config(&chain, &key).is_ok());
+        assert!(matches!(server_config(&chain, foreign), Err(TlsError::Refused(_))));
+        assert!(matches!(server_config("", &key), Err(TlsError::Chain(_))));
+        assert!(matches!(server_config(&chain, ""), Err(TlsError::Key(_))));
+    }
+}

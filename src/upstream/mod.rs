@@ -1,5 +1,29 @@
 //! The client side of SMTP: dial, TLS, EHLO, AUTH, one mail transaction with a reply for each recipient, warm connections.
+//!
+//! The dialogue is sequential, so it is straight-line code: [`deliver`] takes a warm [`Connection`] from the [`Pool`] or opens one, makes one
+//! [`Transaction`] and gives back what happened as a [`Report`](crate::reply::Report) of facts, which `reply` judges. Every step has its own
+//! time limit, and after a lost connection, a time-out or a breach of protocol the connection is never used again. How many connections there
+//! are at a time is the scheduler's matter.
+//!
+//! Invariants: nothing that came before the handshake is believed; no credential and no mail goes out before the certificate was verified;
+//! content that could not be read to its end never gets a final dot; trouble is at [`Step::EndOfData`](crate::reply::Step) if and only if
+//! the final dot was handed to the socket, whole.
 
+mod connection;
+mod content;
+mod framing;
+mod offers;
+mod opening;
+mod pool;
 mod settings;
+mod transaction;
+mod wire;
 
-pub use settings::{Endpoint, Login, Timeouts};
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use offers::Offers;
+pub use pool::{Attempt, Origin, Pool, deliver};
+pub use settings::{Endpoint, Login, PoolSettings, Timeouts};
+pub use transaction::Transaction;

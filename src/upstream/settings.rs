@@ -64,3 +64,20 @@ impl Default for Timeouts {
         }
     }
 }
+
+/// How long connections stay warm. HVE documents none of these, so they are modest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// A connection that nothing used for so long is closed.
+    pub idle: Duration,
+    /// A connection that is so old is not used again.
+    pub age: Duration,
+    /// A connection that has carried so many transactions is not used again.
+    pub transactions: u32,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(60), age: Duration::from_secs(1_800), transactions: 1_000 }
+    }
+}

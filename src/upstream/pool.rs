@@ -1,0 +1,188 @@
+//! Warm connections, by account, and the delivery that uses them.
+//!
+//! A connection is taken out for one transaction and put back after it. The freshest goes first, so that those beyond what the traffic needs
+//! grow idle and are closed. Whether the server has closed one in the meantime is seen before it is used; what slips through that check is
+//! caught by [`deliver`], once. The pool does not limit how many there are: the scheduler does. It belongs to one configuration; on a reload
+//! that changes endpoints or credentials, close it and make another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use crate::mail::AccountName;
+use crate::reply::{Cause, End, Report, Step, Trouble};
+
+use super::{Connection, Endpoint, Login, PoolSettings, Transaction};
+
+/// Warm connections; cheap to clone.
+#[derive(Clone)]
+pub struct Pool {
+    settings: PoolSettings,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// The freshest is the last of its account.
+    warm: HashMap<AccountName, Vec<Connection>>,
+    /// A task is closing what grows idle; there is one while anything is warm.
+    swept: bool,
+}
+
+/// How an attempt came by its connection, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// It was warm.
+    Warm,
+    /// It was opened for the attempt.
+    Fresh,
+    /// A warm one turned out to be dead before MAIL was answered; a fresh one took its place.
+    Replaced,
+}
+
+/// What came of [`deliver`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The transaction as it went, or why no connection could be opened.
+    pub result: Result<Report, Trouble>,
+    /// How it came by its connection.
+    pub origin: Origin,
+}
+
+/// Makes one transaction over a warm connection of the account, or a new one, which is then kept warm.
+///
+/// If a warm connection is found dead before MAIL was answered, nothing of the message has gone out, and the transaction is made once more
+/// on a new one. `pool` must hold connections of this endpoint and login only under this account. Cancelling the future gives up the
+/// connection; if that happens behind the final dot, the server may have the message.
+pub async fn deliver(
+    pool: &Pool,
+    endpoint: &Endpoint,
+    login: Option<&Login>,
+    account: &AccountName,
+    transaction: &Transaction<'_>,
+) -> Attempt {
+    let mut origin = Origin::Fresh;
+    if let Some(mut connection) = pool.take(account) {
+        let report = connection.transact(transaction).await;
+        if !was_dead(&report) {
+            pool.put(account, connection);
+            return Attempt { result: Ok(report), origin: Origin::Warm };
+        }
+        origin = Origin::Replaced;
+    }
+    let result = match Connection::open(endpoint, login).await {
+        Ok(mut connection) => {
+            let report = connection.transact(transaction).await;
+            pool.put(account, connection);
+            Ok(report)
+        }
+        Err(trouble) => Err(trouble),
+    };
+    Attempt { result, origin }
+}
+
+/// The connection had ended before MAIL was answered, or its only answer was 421.
+fn was_dead(report: &Report) -> bool {
+    match &report.end {
+        End::Stopped(Trouble { step: Step::Mail, cause: Cause::Lost(_) }) => true,
+        End::Stopped(Trouble { step: Step::Mail, cause: Cause::Reply(reply) }) => reply.code == 421,
+        _ => false,
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(settings: PoolSettings) -> Self {
+        Self { settings, shelf: Arc::default() }
+    }
+
+    /// A connection of the account on which the server still waits for commands, if there is one. Needs a tokio runtime.
+    pub fn take(&self, account: &AccountName) -> Option<Connection> {
+        loop {
+            // Not in the condition: the guard would live through the body.
+            let connection = self.shelf().warm.get_mut(account)?.pop()?;
+            if connection.is_alive() && !self.is_spent(&connection, Instant::now()) {
+                return Some(connection);
+            }
+            part_with(connection);
+        }
+    }
+
+    /// Keeps a connection warm, or closes it if it cannot or should not be used again. Needs a tokio runtime.
+    pub fn put(&self, account: &AccountName, connection: Connection) {
+        if !connection.usable() || self.is_spent(&connection, Instant::now()) {
+            part_with(connection);
+            return;
+        }
+        let mut shelf = self.shelf();
+        shelf.warm.entry(account.clone()).or_default().push(connection);
+        if !std::mem::replace(&mut shelf.swept, true) {
+            tokio::spawn(sweep(self.settings, Arc::downgrade(&self.shelf)));
+        }
+    }
+
+    /// How many connections are warm.
+    pub fn len(&self) -> usize {
+        self.shelf().warm.values().map(Vec::len).sum()
+    }
+
+    /// Whether no connection is warm.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Closes all of them, with a QUIT to each, and waits for that (two seconds at most).
+    pub async fn close_all(&self) {
+        let warm = std::mem::take(&mut self.shelf().warm);
+        let farewells: Vec<_> = warm.into_values().flatten().map(|connection| tokio::spawn(connection.quit())).collect();
+        for farewell in farewells {
+            let _ = farewell.await;
+        }
+    }
+
+    fn is_spent(&self, connection: &Connection, now: Instant) -> bool {
+        connection.transactions() >= self.settings.transactions
+            || connection.age() >= self.settings.age
+            || now.saturating_duration_since(connection.idle_since()) >= self.settings.idle
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        lock(&self.shelf)
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    // Nothing panics while it holds the lock.
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says good-bye without anybody waiting for it.
+fn part_with(connection: Connection) {
+    if connection.is_alive() {
+        tokio::spawn(connection.quit());
+    }
+}
+
+/// Closes what has been idle for too long, as long as anything is warm.
+async fn sweep(settings: PoolSettings, shelf: Weak<Mutex<Shelf>>) {
+    loop {
+        let next = {
+            let Some(shelf) = shelf.upgrade() else { return };
+            let mut shelf = lock(&shelf);
+            let now = Instant::now();
+            for connections in shelf.warm.values_mut() {
+                let idle = |connection: &mut Connection| now.saturating_duration_since(connection.idle_since()) >= settings.idle;
+                connections.extract_if(.., idle).for_each(part_with);
+            }
+            shelf.warm.retain(|_, connections| !connections.is_empty());
+            match shelf.warm.values().flatten().map(Connection::idle_since).min() {
+                Some(oldest) => oldest + settings.idle,
+                None => {
+                    shelf.swept = false;
+                    return;
+                }
+            }
+        };
+        tokio::time::sleep_until(next.into()).await;
+    }
+}
