@@ -102,7 +102,9 @@ fn explain(fault: &rustls::Error) -> String {
                 format!("the server's certificate is not for this name but for {}", presented.join(", "))
             }
             CertificateError::UnknownIssuer => "the server's certificate was not issued by a CA that is trusted here".to_owned(),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!("the server's certificate has expired ({fault})"),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                format!("the server's certificate has expired ({fault})")
+            }
             fault => format!("the server's certificate is not acceptable ({fault})"),
         },
         rustls::Error::InvalidMessage(_) => "the server does not speak TLS after STARTTLS, or somebody spoke before it".to_owned(),
