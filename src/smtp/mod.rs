@@ -1,7 +1,13 @@
-//! The grammar of SMTP (RFC 5321), both directions, without a session: addresses and replies. Pure.
+//! The grammar of SMTP (RFC 5321), both directions, without a session: addresses, replies, command lines, content. Pure.
 
 mod address;
+mod command;
+mod data;
+mod line;
 mod reply;
 
 pub use address::{AddressError, Mailbox, ReversePath};
+pub use command::{Command, CommandError, MailParameters, NotOffered};
+pub use data::DataDecoder;
+pub use line::{Line, LineSplitter};
 pub use reply::{EnhancedStatus, NotAStatus, Reply};

@@ -1,0 +1,307 @@
+//! One command line, read (RFC 5321 §4.1.1).
+//!
+//! Reading is liberal where devices are careless and nothing can go wrong: lower case, blanks before and behind, `MAIL FROM: <a@b>`, no angle
+//! brackets, a source route (dropped, RFC 5321 appendix C), HELO without a name or with one that is none. It is strict where a guess could
+//! change what is meant: an open bracket, a parameter that is not known. Paths are returned as text, because what is missing in them
+//! (a domain) is for the session to add; [`super::Mailbox`] decides whether they are addresses.
+
+use std::borrow::Cow;
+
+/// A command that this side of SMTP knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command<'a> {
+    /// HELO and what stood behind it, if anything.
+    Helo(Cow<'a, str>),
+    /// EHLO and what stood behind it, if anything.
+    Ehlo(Cow<'a, str>),
+    /// MAIL FROM.
+    Mail {
+        /// The reverse-path without its brackets; empty for `<>`.
+        path: &'a str,
+        /// What stood behind it.
+        parameters: MailParameters,
+    },
+    /// RCPT TO.
+    Rcpt {
+        /// The forward-path without its brackets.
+        path: &'a str,
+    },
+    /// DATA
+    Data,
+    /// RSET
+    Rset,
+    /// NOOP
+    Noop,
+    /// VRFY
+    Vrfy,
+    /// HELP
+    Help,
+    /// QUIT
+    Quit,
+    /// A command of an extension that is not offered.
+    NotOffered(NotOffered),
+}
+
+/// Commands that are known, so that the refusal can say what to do instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotOffered {
+    /// EXPN (RFC 5321 §4.1.1.7).
+    Expn,
+    /// STARTTLS (RFC 3207).
+    StartTls,
+    /// AUTH (RFC 4954).
+    Auth,
+    /// BDAT (RFC 3030); octets of content follow it at once.
+    Bdat,
+}
+
+/// The parameters of MAIL that are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MailParameters {
+    /// SIZE (RFC 1870): how many octets the client is going to send, as far as it knows. A number beyond 64 bits is the largest of them.
+    pub size: Option<u64>,
+    /// BODY=8BITMIME (RFC 6152).
+    pub eight_bit: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
+}
+
+/// Why a line is no command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandError<'a> {
+    /// No such command.
+    Unknown,
+    /// It begins a request of HTTP: somebody makes a browser or a proxy talk to us.
+    Http,
+    /// Octets beyond ASCII that are not UTF-8, in an address or a parameter.
+    NotUtf8,
+    /// Not `MAIL FROM:<address>`.
+    NotAMailCommand,
+    /// Not `RCPT TO:<address>`.
+    NotARcptCommand,
+    /// DATA takes no argument.
+    ArgumentOfData,
+    /// A parameter that is not offered.
+    UnknownParameter(&'a str),
+    /// A parameter that is offered, with a value that it cannot have.
+    BadParameter(&'a str),
+}
+
+impl<'a> Command<'a> {
+    /// Reads a line without its line end.
+    ///
+    /// # Errors
+    /// [`CommandError`] says what is wrong with it.
+    pub fn parse(line: &'a [u8]) -> Result<Self, CommandError<'a>> {
+        let line = line.trim_ascii();
+        let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+        let (verb, argument) = (&line[..end], line[end..].trim_ascii_start());
+        let mut upper = [0; 8];
+        let upper = upper.get_mut(..end).ok_or(CommandError::Unknown)?;
+        upper.copy_from_slice(verb);
+        upper.make_ascii_uppercase();
+        Ok(match &*upper {
+            b"HELO" => Self::Helo(String::from_utf8_lossy(argument)),
+            b"EHLO" => Self::Ehlo(String::from_utf8_lossy(argument)),
+            b"MAIL" => {
+                let (path, rest) = path(argument, "FROM", CommandError::NotAMailCommand)?;
+                Self::Mail { path, parameters: MailParameters::parse(rest)? }
+            }
+            b"RCPT" => {
+                let (path, rest) = path(argument, "TO", CommandError::NotARcptCommand)?;
+                if let Some(parameter) = rest.split_ascii_whitespace().next() {
+                    return Err(CommandError::UnknownParameter(parameter));
+                }
+                Self::Rcpt { path }
+            }
+            b"DATA" if argument.is_empty() => Self::Data,
+            b"DATA" => return Err(CommandError::ArgumentOfData),
+            b"RSET" => Self::Rset,
+            b"NOOP" => Self::Noop,
+            b"VRFY" => Self::Vrfy,
+            b"HELP" => Self::Help,
+            b"QUIT" => Self::Quit,
+            b"EXPN" => Self::NotOffered(NotOffered::Expn),
+            b"STARTTLS" => Self::NotOffered(NotOffered::StartTls),
+            b"AUTH" => Self::NotOffered(NotOffered::Auth),
+            b"BDAT" => Self::NotOffered(NotOffered::Bdat),
+            b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"PATCH" | b"OPTIONS" | b"CONNECT" | b"TRACE" => {
+                return Err(CommandError::Http);
+            }
+            _ => return Err(CommandError::Unknown),
+        })
+    }
+}
+
+impl MailParameters {
+    fn parse(text: &str) -> Result<Self, CommandError<'_>> {
+        let mut parameters = Self::default();
+        for parameter in text.split_ascii_whitespace() {
+            let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
+            let is = |name: &str| keyword.eq_ignore_ascii_case(name);
+            match value {
+                Some(value) if is("SIZE") => parameters.size = Some(octets(value).ok_or(CommandError::BadParameter(parameter))?),
+                Some(value) if is("BODY") && value.eq_ignore_ascii_case("8BITMIME") => parameters.eight_bit = true,
+                Some(value) if is("BODY") && value.eq_ignore_ascii_case("7BIT") => parameters.eight_bit = false,
+                None if is("SMTPUTF8") => parameters.smtputf8 = true,
+                _ if is("SIZE") || is("BODY") || is("SMTPUTF8") => return Err(CommandError::BadParameter(parameter)),
+                _ => return Err(CommandError::UnknownParameter(parameter)),
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+fn octets(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
+/// Reads `FROM:<path> rest`: the path without brackets and source route, and the rest.
+fn path<'a>(argument: &'a [u8], keyword: &str, wrong: CommandError<'a>) -> Result<(&'a str, &'a str), CommandError<'a>> {
+    let text = std::str::from_utf8(argument).map_err(|_| CommandError::NotUtf8)?;
+    let (head, tail) = text.split_at_checked(keyword.len()).ok_or(wrong)?;
+    let text = if head.eq_ignore_ascii_case(keyword) { tail.trim_ascii_start().strip_prefix(':') } else { None };
+    let text = text.ok_or(wrong)?.trim_ascii_start();
+    let (path, rest) = match text.strip_prefix('<') {
+        Some(inside) => {
+            let end = outside_quotes(inside, |octet| octet == b'>').ok_or(wrong)?;
+            (inside[..end].trim_ascii(), &inside[end + 1..])
+        }
+        None if text.is_empty() => return Err(wrong),
+        None => text.split_at(outside_quotes(text, |octet| octet.is_ascii_whitespace()).unwrap_or(text.len())),
+    };
+    Ok((without_source_route(path), rest))
+}
+
+/// The position of the first octet that is wanted and not in a quoted string (RFC 5321 §4.1.2).
+fn outside_quotes(text: &str, wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.bytes().position(|octet| {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => return !quoted && wanted(octet),
+        }
+        false
+    })
+}
+
+/// `@one,@two:user@domain` is `user@domain`.
+fn without_source_route(path: &str) -> &str {
+    if path.starts_with('@') { path.split_once(':').map_or(path, |(_, mailbox)| mailbox.trim_ascii_start()) } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail(path: &str) -> Result<Command<'_>, CommandError<'_>> {
+        Ok(Command::Mail { path, parameters: MailParameters::default() })
+    }
+
+    #[test]
+    fn takes_the_paths_that_devices_write() {
+        for (line, path) in [
+            ("MAIL FROM:<a@b>", "a@b"),
+            ("mail from:<a@b>", "a@b"),
+            ("MAIL FROM: <a@b>", "a@b"),
+            ("MAIL FROM : < a@b > ", "a@b"),
+            ("  MAIL\tFROM:<a@b>\t", "a@b"),
+            ("MAIL FROM:a@b", "a@b"),
+            ("MAIL FROM: a@b  ", "a@b"),
+            ("MAIL FROM:<>", ""),
+            ("MAIL FROM: < >", ""),
+            ("MAIL FROM:<scanner>", "scanner"),
+            ("MAIL FROM:<@one,@two:a@b>", "a@b"),
+            ("MAIL FROM:<@a>", "@a"),
+            ("MAIL FROM:<\"a> b\"@c>", "\"a> b\"@c"),
+            ("MAIL FROM:\"a b\"@c", "\"a b\"@c"),
+            ("MAIL FROM:<\"a\\\">\"@c>", "\"a\\\">\"@c"),
+            ("MAIL FROM:<jürgen@müller.example>", "jürgen@müller.example"),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), mail(path), "{line:?}");
+        }
+        assert_eq!(Command::parse(b"rcpt to: <@x:a@b> "), Ok(Command::Rcpt { path: "a@b" }));
+    }
+
+    #[test]
+    fn reads_the_parameters_of_mail() {
+        let all = MailParameters { size: Some(100), eight_bit: true, smtputf8: true };
+        for (line, parameters) in [
+            ("MAIL FROM:<a@b> SIZE=100 BODY=8BITMIME SMTPUTF8", all),
+            ("MAIL FROM:<a@b>size=100  body=8bitmime smtputf8 ", all),
+            ("MAIL FROM:a@b BODY=7BIT", MailParameters::default()),
+            ("MAIL FROM:<a@b> SIZE=99999999999999999999999", MailParameters { size: Some(u64::MAX), ..MailParameters::default() }),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Mail { path: "a@b", parameters }), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        use CommandError::*;
+        for (line, why) in [
+            ("", Unknown),
+            ("FOO", Unknown),
+            ("MAILFROM:<a@b>", Unknown),
+            ("X-VERY-LONG-VERB", Unknown),
+            ("\0\u{1}", Unknown),
+            ("GET / HTTP/1.1", Http),
+            ("POST /x HTTP/1.1", Http),
+            ("MAIL", NotAMailCommand),
+            ("MAIL FROM", NotAMailCommand),
+            ("MAIL FROM:", NotAMailCommand),
+            ("MAIL TO:<a@b>", NotAMailCommand),
+            ("MAIL FROM:<a@b", NotAMailCommand),
+            ("MAIL FROM:<\"a@b>", NotAMailCommand),
+            ("MAIL FR\u{e9}:<a>", NotAMailCommand),
+            ("RCPT FROM:<a@b>", NotARcptCommand),
+            ("DATA now", ArgumentOfData),
+            ("MAIL FROM:<a@b> RET=FULL", UnknownParameter("RET=FULL")),
+            ("MAIL FROM:<a@b> AUTH=<>", UnknownParameter("AUTH=<>")),
+            ("RCPT TO:<a@b> NOTIFY=NEVER", UnknownParameter("NOTIFY=NEVER")),
+            ("MAIL FROM:<a@b> SIZE", BadParameter("SIZE")),
+            ("MAIL FROM:<a@b> SIZE=", BadParameter("SIZE=")),
+            ("MAIL FROM:<a@b> SIZE=-1", BadParameter("SIZE=-1")),
+            ("MAIL FROM:<a@b> BODY=BINARYMIME", BadParameter("BODY=BINARYMIME")),
+            ("MAIL FROM:<a@b> SMTPUTF8=1", BadParameter("SMTPUTF8=1")),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Err(why), "{line:?}");
+        }
+        assert_eq!(Command::parse(b"MAIL FROM:<j\xfcrgen@b>"), Err(NotUtf8));
+    }
+
+    #[test]
+    fn takes_any_helo() {
+        for (line, name) in [
+            (&b"HELO"[..], ""),
+            (b"helo ", ""),
+            (b"HELO mfp_3f", "mfp_3f"),
+            (b"HELO 10.0.0.7 ", "10.0.0.7"),
+            (b"HELO B\xfcro", "B\u{fffd}ro"),
+        ] {
+            assert_eq!(Command::parse(line), Ok(Command::Helo(name.into())));
+        }
+        assert_eq!(Command::parse(b"EHLO [192.0.2.7]"), Ok(Command::Ehlo("[192.0.2.7]".into())));
+    }
+
+    #[test]
+    fn knows_the_rest() {
+        for (line, command) in [
+            ("DATA ", Command::Data),
+            ("RSET", Command::Rset),
+            ("noop anything", Command::Noop),
+            ("VRFY a", Command::Vrfy),
+            ("HELP MAIL", Command::Help),
+            ("QUIT", Command::Quit),
+            ("EXPN list", Command::NotOffered(NotOffered::Expn)),
+            ("STARTTLS", Command::NotOffered(NotOffered::StartTls)),
+            ("AUTH LOGIN", Command::NotOffered(NotOffered::Auth)),
+            ("BDAT 86 LAST", Command::NotOffered(NotOffered::Bdat)),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Ok(command), "{line:?}");
+        }
+    }
+}
