@@ -1,7 +1,11 @@
 //! Who may send what: clients by network, recipient classes, admission of connections, repair of headers. Pure.
 
+mod door;
+mod policy;
 mod repair;
 mod settings;
 
+pub use door::Door;
+pub use policy::Policy;
 pub use repair::{Facts, Repair, RepairError};
 pub use settings::{ClientSettings, Settings};
