@@ -1,5 +1,381 @@
-//! The receiving side of SMTP as a state machine: octets in, effects out. Pure: no sockets, no clock, no store.
+//! The receiving side of SMTP as a state machine (RFC 5321 §3 and §4): octets in, effects out. Pure: no sockets, no clock, no store.
+//!
+//! [`Session::handle`] takes what happened and the time; then [`Session::next_effect`] is drained until it is `None`; [`Session::deadline`]
+//! says when to come back with [`Input::Tick`] if nothing else happens. Two effects are questions, [`Effect::Open`] and [`Effect::Keep`]:
+//! until the answer is handed in, the session keeps what else comes (`wants_input` is false: read no more, so that it is one read's worth
+//! at most) and no deadline runs. The replies to pipelined commands (RFC 2920) are gathered into one write.
+//!
+//! Invariants:
+//! * `250` to the end of data is said only after `Kept(Ok)`; `354` only after `Opened(Ok)`.
+//! * Each `Open` that was answered with `Ok` is followed by exactly one of `Keep` and `Discard`.
+//! * No reply and no effect depends on how the input was cut into pieces.
+//! * What a peer that is no client says is never looked at.
+//!
+//! Known limits: a client that sends content slowly but steadily holds its session for as long as it likes; the number of sessions for
+//! each address bounds what that costs.
 
+mod commands;
+mod effect;
+mod reception;
+mod replies;
 mod settings;
+mod transaction;
 
+pub use effect::{Effect, Ending, Envelope, Input, Protocol};
 pub use settings::Settings;
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use crate::clock::Timestamp;
+use crate::intake::Policy;
+use crate::mail::{ClientName, QueueId};
+use crate::smtp::{LineSplitter, MailParameters, Reply};
+use reception::{Progress, Reception};
+use transaction::Transaction;
+
+/// The first octet of a TLS record that holds a handshake (RFC 8446 §5.1); no command begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// One connection of a client.
+#[derive(Debug)]
+pub struct Session {
+    settings: Arc<Settings>,
+    policy: Arc<Policy>,
+    peer: IpAddr,
+    client: Option<ClientName>,
+    phase: Phase,
+    hello: Option<Hello>,
+    transaction: Option<Transaction>,
+    /// Since when the next command or the next piece of content is waited for.
+    waiting_since: Timestamp,
+    lines: LineSplitter,
+    /// What came while an answer was awaited.
+    unread: BytesMut,
+    /// Replies that are not sent yet.
+    replies: Vec<u8>,
+    effects: VecDeque<Effect>,
+    transactions: usize,
+    errors: usize,
+    eof: bool,
+    shutting_down: bool,
+    /// AUTH was tried: what comes next may be a password, though nobody asked for it.
+    secrets_may_follow: bool,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Phase {
+    /// A command.
+    Command,
+    /// The answer to `Open`.
+    Opening,
+    /// Content.
+    Content(Box<Reception>),
+    /// The answer to `Keep`.
+    Keeping(QueueId),
+    /// `Close`, as soon as everything else is drained.
+    Ending(Ending),
+    /// Nothing.
+    Closed,
+}
+
+/// What the client said of itself.
+#[derive(Debug)]
+struct Hello {
+    name: Option<String>,
+    extended: bool,
+}
+
+impl Session {
+    /// A connection that was just made; its greeting is the first effect. A peer that is no client is told so and closed.
+    pub fn new(settings: Arc<Settings>, policy: Arc<Policy>, peer: IpAddr, now: Timestamp) -> Self {
+        let peer = peer.to_canonical();
+        let client = policy.client(peer).map(|client| client.name.clone());
+        let mut session = Self {
+            lines: LineSplitter::new(settings.command_line),
+            settings,
+            policy,
+            peer,
+            client,
+            phase: Phase::Command,
+            hello: None,
+            transaction: None,
+            waiting_since: now,
+            unread: BytesMut::new(),
+            replies: Vec::new(),
+            effects: VecDeque::new(),
+            transactions: 0,
+            errors: 0,
+            eof: false,
+            shutting_down: false,
+            secrets_may_follow: false,
+        };
+        if session.client.is_some() {
+            let _ = write!(session.replies, "220 {} ESMTP hve-relay ready\r\n", session.settings.hostname);
+        } else {
+            session.end(replies::not_served(peer), "connection", Ending::NotServed);
+        }
+        session
+    }
+
+    /// Takes what happened at the time `now`.
+    pub fn handle(&mut self, now: Timestamp, input: Input<'_>) {
+        match input {
+            _ if matches!(self.phase, Phase::Ending(_) | Phase::Closed) => return,
+            Input::Octets(octets) => {
+                if matches!(self.phase, Phase::Content(_)) {
+                    self.waiting_since = now;
+                }
+                if self.is_awaiting() || !self.unread.is_empty() {
+                    self.unread.extend_from_slice(octets);
+                } else {
+                    let read = self.read(now, octets);
+                    self.unread.extend_from_slice(&octets[read..]);
+                }
+            }
+            Input::Eof => self.eof = true,
+            Input::Tick => self.tick(now),
+            Input::Shutdown => self.shutting_down = true,
+            Input::Opened(answer) => self.opened(now, answer),
+            Input::Kept(answer) => self.kept(now, answer),
+        }
+        if !self.unread.is_empty() && !self.is_awaiting() {
+            let mut unread = std::mem::take(&mut self.unread);
+            let read = self.read(now, &unread);
+            unread.advance(read);
+            self.unread = unread;
+        }
+        if self.shutting_down && matches!(self.phase, Phase::Command) {
+            self.end(replies::shutting_down(), "shutdown", Ending::Shutdown);
+        }
+        if self.eof {
+            match self.phase {
+                Phase::Command => self.close(Ending::Gone),
+                Phase::Content(_) => self.close(Ending::GoneInContent),
+                _ => {}
+            }
+        }
+    }
+
+    /// What is to be done next, if anything.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        if let Some(effect) = self.effects.pop_front() {
+            return Some(effect);
+        }
+        // The answer to `Open` comes at once; its reply goes out with those before it.
+        if !self.replies.is_empty() && !matches!(self.phase, Phase::Opening) {
+            return Some(Effect::Send(std::mem::take(&mut self.replies)));
+        }
+        if let Phase::Ending(ending) = self.phase {
+            self.phase = Phase::Closed;
+            return Some(Effect::Close(ending));
+        }
+        None
+    }
+
+    /// When [`Input::Tick`] is due; none while an answer is awaited and after the end.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Command => Some(self.waiting_since + self.settings.command_timeout),
+            Phase::Content(_) => Some(self.waiting_since + self.settings.data_timeout),
+            _ => None,
+        }
+    }
+
+    /// Whether octets may be handed in; if not, leave them where they are until an answer has been handed in.
+    pub fn wants_input(&self) -> bool {
+        !self.eof && matches!(self.phase, Phase::Command | Phase::Content(_))
+    }
+
+    /// Whose connection it is; `None` if nobody's.
+    pub fn client(&self) -> Option<&ClientName> {
+        self.client.as_ref()
+    }
+
+    /// Where it comes from; an IPv4 address in IPv6 clothes has been undressed.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// The policy that the session's recipients were accepted under, and with which they must be split.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    fn is_awaiting(&self) -> bool {
+        matches!(self.phase, Phase::Opening | Phase::Keeping(_))
+    }
+
+    /// Reads as far as possible; returns how many octets have been used up.
+    fn read(&mut self, now: Timestamp, input: &[u8]) -> usize {
+        // A line is borrowed from the splitter while the session acts on it.
+        let mut lines = std::mem::take(&mut self.lines);
+        let mut rest = input;
+        while !rest.is_empty() {
+            match &mut self.phase {
+                Phase::Command if self.shutting_down => break,
+                Phase::Command => {
+                    if rest[0] == TLS_HANDSHAKE && lines.is_at_line_start() {
+                        self.end(replies::tls_on_plain_port(), "a TLS handshake", Ending::TurnedAway);
+                        continue;
+                    }
+                    if let Some(line) = lines.next(&mut rest) {
+                        self.waiting_since = now;
+                        self.line(line);
+                    }
+                }
+                Phase::Content(reception) => {
+                    let mut content = Vec::new();
+                    let was_refused = reception.refusal.is_some();
+                    let progress = reception.take(rest, &self.settings, &mut content);
+                    if reception.refusal.is_some() && !was_refused {
+                        self.effects.push_back(Effect::Discard);
+                    } else if !content.is_empty() {
+                        self.effects.push_back(Effect::Content(content));
+                    }
+                    rest = match progress {
+                        Progress::Ended(end) => &rest[end..],
+                        Progress::More | Progress::Endless => &[],
+                    };
+                    if progress != Progress::More {
+                        self.waiting_since = now;
+                        self.end_of_data(progress);
+                    }
+                }
+                Phase::Opening | Phase::Keeping(_) => break,
+                // What comes after the last reply means nothing.
+                Phase::Ending(_) | Phase::Closed => rest = &[],
+            }
+        }
+        self.lines = lines;
+        input.len() - rest.len()
+    }
+
+    fn opened(&mut self, now: Timestamp, answer: Result<QueueId, Reply>) {
+        debug_assert!(matches!(self.phase, Phase::Opening), "answers follow questions");
+        if !matches!(self.phase, Phase::Opening) {
+            return;
+        }
+        self.waiting_since = now;
+        self.phase = Phase::Command;
+        match answer {
+            Ok(_) if self.shutting_down => self.effects.push_back(Effect::Discard),
+            Ok(id) => {
+                self.phase = Phase::Content(Box::new(Reception::new(id)));
+                self.say("354 Send the message; end it with a line that has only a dot");
+            }
+            Err(reply) => {
+                self.refuse(reply, "DATA");
+                self.transaction = None;
+            }
+        }
+    }
+
+    fn end_of_data(&mut self, progress: Progress) {
+        let Phase::Content(reception) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
+        match (reception.refusal, progress) {
+            (Some(reply), Progress::Endless) => self.end(reply, "content", Ending::TurnedAway),
+            (Some(reply), _) => {
+                self.refuse(reply, "end of data");
+                self.transaction = None;
+            }
+            (None, _) => {
+                if let Some(envelope) = self.envelope() {
+                    self.effects.push_back(Effect::Keep(envelope));
+                    self.phase = Phase::Keeping(reception.id);
+                }
+            }
+        }
+    }
+
+    /// What the commands have said; all of it is there in a session that has come to its end of data.
+    fn envelope(&mut self) -> Option<Envelope> {
+        let (client, hello, transaction) = (self.client.as_ref()?, self.hello.as_ref()?, self.transaction.as_mut()?);
+        let MailParameters { eight_bit, smtputf8, .. } = transaction.parameters;
+        Some(Envelope {
+            client: client.clone(),
+            peer: self.peer,
+            helo: hello.name.clone(),
+            protocol: match hello.extended {
+                _ if smtputf8 => Protocol::Utf8Smtp,
+                true => Protocol::Esmtp,
+                false => Protocol::Smtp,
+            },
+            reverse_path: transaction.reverse_path.clone(),
+            recipients: std::mem::take(&mut transaction.recipients),
+            smtputf8,
+            eight_bit_declared: eight_bit,
+        })
+    }
+
+    fn kept(&mut self, now: Timestamp, answer: Result<(), Reply>) {
+        debug_assert!(matches!(self.phase, Phase::Keeping(_)), "answers follow questions");
+        let Phase::Keeping(id) = self.phase else { return };
+        self.waiting_since = now;
+        self.phase = Phase::Command;
+        match answer {
+            Ok(()) => {
+                let _ = write!(self.replies, "250 2.0.0 Ok: queued as {id}\r\n");
+            }
+            Err(reply) => self.refuse(reply, "end of data"),
+        }
+        self.transaction = None;
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        let (reply, what) = match &self.phase {
+            Phase::Content(reception) => {
+                (replies::content_timed_out(self.settings.data_timeout, reception.has_lone_dot()), "silence in content")
+            }
+            _ => (replies::command_timed_out(self.settings.command_timeout), "silence"),
+        };
+        self.end(reply, what, Ending::TimedOut);
+    }
+
+    fn say(&mut self, line: &str) {
+        self.replies.extend_from_slice(line.as_bytes());
+        self.replies.extend_from_slice(b"\r\n");
+    }
+
+    /// Sends and records a refusal; the one that is too many ends the session.
+    fn refuse(&mut self, reply: Reply, what: impl Into<String>) {
+        self.record(reply, what);
+        self.errors += 1;
+        if self.errors >= self.settings.errors {
+            self.end(replies::too_many_errors(self.settings.errors), "too many refusals", Ending::TurnedAway);
+        }
+    }
+
+    /// The last reply, a refusal.
+    fn end(&mut self, reply: Reply, what: impl Into<String>, ending: Ending) {
+        self.record(reply, what);
+        self.close(ending);
+    }
+
+    fn record(&mut self, reply: Reply, what: impl Into<String>) {
+        reply.write_to(&mut self.replies);
+        let reverse_path = self.transaction.as_ref().map(|transaction| transaction.reverse_path.clone());
+        self.effects.push_back(Effect::Refused { reply, what: what.into(), reverse_path });
+    }
+
+    fn close(&mut self, ending: Ending) {
+        // What was refused has been discarded already.
+        if matches!(&self.phase, Phase::Content(reception) if reception.refusal.is_none()) {
+            self.effects.push_back(Effect::Discard);
+        }
+        self.phase = Phase::Ending(ending);
+        self.transaction = None;
+        self.unread = BytesMut::new();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What goes into a session and what comes out of it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::mail::{Class, ClientName, QueueId};
+use crate::smtp::{Mailbox, Reply, ReversePath};
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// The client sent these.
+    Octets(&'a [u8]),
+    /// The client will send nothing more.
+    Eof,
+    /// Time has passed; counts if the deadline has.
+    Tick,
+    /// The relay is about to stop.
+    Shutdown,
+    /// The answer to [`Effect::Open`]: there is room, and this is the message's name; or the refusal for the client.
+    Opened(Result<QueueId, Reply>),
+    /// The answer to [`Effect::Keep`]: the message is durable; or the refusal for the client, and then nothing of it is kept.
+    Kept(Result<(), Reply>),
+}
+
+/// What is to be done about it, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send these to the client, in one write.
+    Send(Vec<u8>),
+    /// Make room for a message; answer with [`Input::Opened`].
+    Open {
+        /// How large the client says it is, or the most that it may be.
+        announced: u64,
+    },
+    /// Append these to the message that was opened last: CRLF line ends only, not dot-stuffed.
+    Content(Vec<u8>),
+    /// The message is complete; make it durable and answer with [`Input::Kept`].
+    Keep(Envelope),
+    /// Drop the message that was opened last. Never follows a [`Effect::Keep`] of the same message.
+    Discard,
+    /// Something was refused; for the log. The reply itself is in a [`Effect::Send`].
+    Refused {
+        /// What the client is told.
+        reply: Reply,
+        /// What it asked for: the command, fit for a log and without credentials, or a few words about the occasion.
+        what: String,
+        /// The sender of the transaction, if there is one.
+        reverse_path: Option<ReversePath>,
+    },
+    /// Close the connection; nothing follows.
+    Close(Ending),
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client said QUIT.
+    Quit,
+    /// The client went away without QUIT, between transactions or before DATA, as devices do.
+    Gone,
+    /// The client went away in the middle of a message; nothing of it was kept.
+    GoneInContent,
+    /// The client was silent for too long.
+    TimedOut,
+    /// The client met a limit, or does not speak SMTP.
+    TurnedAway,
+    /// The peer's address is no client's.
+    NotServed,
+    /// The relay is about to stop.
+    Shutdown,
+}
+
+impl Ending {
+    /// A word for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::Gone => "gone",
+            Self::GoneInContent => "gone in content",
+            Self::TimedOut => "timed out",
+            Self::TurnedAway => "turned away",
+            Self::NotServed => "not served",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a message came, as the `with` of its Received field names it (RFC 5321 §4.4, RFC 6531 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// After HELO.
+    Smtp,
+    /// After EHLO.
+    Esmtp,
+    /// With the SMTPUTF8 parameter.
+    Utf8Smtp,
+}
+
+impl Protocol {
+    /// As in Received.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "SMTP",
+            Self::Esmtp => "ESMTP",
+            Self::Utf8Smtp => "UTF8SMTP",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is known about a message besides its content when its end of data has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Who sent it.
+    pub client: ClientName,
+    /// From where.
+    pub peer: IpAddr,
+    /// The name that the client gave itself, if any: letters, digits and `-._:[]`, at most 255; what else was in it is a `?`.
+    pub helo: Option<String>,
+    /// How it came.
+    pub protocol: Protocol,
+    /// MAIL FROM.
+    pub reverse_path: ReversePath,
+    /// RCPT TO in the order given, each once; never empty.
+    pub recipients: Vec<(Mailbox, Class)>,
+    /// The transaction asked for SMTPUTF8.
+    pub smtputf8: bool,
+    /// The transaction said BODY=8BITMIME. Content may have octets beyond ASCII although it did not.
+    pub eight_bit_declared: bool,
+}

@@ -1,0 +1,236 @@
+//! Properties of the session that hold for whatever a client sends. What each command is answered is told by the dialogues in `tests/`.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::intake;
+use crate::mail::RouteName;
+use crate::smtp::{EnhancedStatus, ReversePath};
+
+const START: Timestamp = Timestamp::from_millis(1_795_285_881_000);
+
+fn settings() -> Settings {
+    Settings { hostname: "relay.example".to_owned(), message_size: 200, header_size: 100, recipients: 3, ..Settings::default() }
+}
+
+fn session(settings: Settings, peer: &str) -> Session {
+    let client = intake::ClientSettings { name: ClientName::new("devices"), networks: vec!["10.0.0.0/8".parse().expect("a network")] };
+    let policy = Policy::new(intake::Settings {
+        accepted_domains: vec!["contoso.com".to_owned()],
+        clients: vec![client],
+        internal_route: Some(RouteName::new("hve")),
+        recipients_per_delivery: 50,
+        ..intake::Settings::default()
+    });
+    Session::new(Arc::new(settings), Arc::new(policy), peer.parse().expect("an address"), START)
+}
+
+/// A session with a store that always has room, and all that the session did.
+struct Played {
+    session: Session,
+    /// Everything but `Send`; pieces of content joined.
+    effects: Vec<Effect>,
+    sent: Vec<u8>,
+    writes: usize,
+    next_id: i64,
+}
+
+impl Played {
+    fn new(settings: Settings) -> Self {
+        let mut played = Self { session: session(settings, "10.1.2.3"), effects: Vec::new(), sent: Vec::new(), writes: 0, next_id: 1 };
+        played.drain();
+        played
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
+        self.session.handle(START, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.session.next_effect() {
+            assert!(!matches!(self.effects.last(), Some(Effect::Close(_))), "{effect:?} follows the end");
+            let answer = match effect {
+                Effect::Open { .. } => Some(Input::Opened(Ok(QueueId::from_number(self.next_id).expect("positive")))),
+                Effect::Keep(_) => Some(Input::Kept(Ok(()))),
+                _ => None,
+            };
+            match (effect, self.effects.last_mut()) {
+                (Effect::Send(octets), _) => {
+                    self.sent.extend_from_slice(&octets);
+                    self.writes += 1;
+                }
+                (Effect::Content(more), Some(Effect::Content(content))) => content.extend_from_slice(&more),
+                (effect, _) => self.effects.push(effect),
+            }
+            if let Some(answer) = answer {
+                self.next_id += 1;
+                self.session.handle(START, answer);
+            }
+        }
+    }
+
+    /// Each message that was opened was kept or discarded, once, and content came in between only.
+    fn assert_every_opened_message_has_one_end(&self) {
+        let mut is_open = false;
+        for effect in &self.effects {
+            match effect {
+                Effect::Open { .. } => assert!(!std::mem::replace(&mut is_open, true), "opened twice"),
+                Effect::Content(_) => assert!(is_open, "content of no message"),
+                Effect::Keep(_) | Effect::Discard => assert!(std::mem::replace(&mut is_open, false), "ended twice"),
+                Effect::Close(_) => assert!(!is_open, "left open"),
+                Effect::Send(_) | Effect::Refused { .. } => {}
+            }
+        }
+        let kept = self.effects.iter().filter(|effect| matches!(effect, Effect::Keep(_))).count();
+        assert_eq!(memchr::memmem::find_iter(&self.sent, b"queued as").count(), kept);
+    }
+}
+
+/// What clients send, and what they should not.
+fn wire() -> impl Strategy<Value = Vec<u8>> {
+    let words = prop::sample::select(vec![
+        "EHLO x\r\n",
+        "HELO\n",
+        "MAIL FROM:<a@b>\r\n",
+        "MAIL FROM:<> SIZE=5\r\n",
+        "MAIL FROM:<a@b> SIZE=999\r\n",
+        "RCPT TO:<a@contoso.com>\r\n",
+        "RCPT TO:<b@contoso.com>\r\n",
+        "RCPT TO:<x@y>\r\n",
+        "DATA\r\n",
+        "RSET\r\n",
+        "NOOP\n",
+        "A: b\r\n",
+        "\r\n",
+        ".\r\n",
+        "\n",
+        "\r",
+        ".",
+        "text",
+        "0123456789012345678901234567890123456789\r\n",
+        "AUTH LOGIN\r\n",
+    ]);
+    let pieces = prop_oneof![
+        8 => words.prop_map(|word| word.as_bytes().to_vec()),
+        1 => proptest::collection::vec(any::<u8>(), 0..20),
+    ];
+    let opening = prop_oneof![
+        3 => Just("EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@contoso.com>\r\nDATA\r\n"),
+        1 => Just(""),
+    ];
+    (opening, proptest::collection::vec(pieces, 0..40)).prop_map(|(opening, pieces)| [opening.as_bytes(), &pieces.concat()].concat())
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_client_sends_is_answered_the_same_wherever_it_is_cut(wire in wire(), cut in any::<prop::sample::Index>()) {
+        let cut = cut.index(wire.len() + 1);
+        let (mut whole, mut halves, mut octets) = (Played::new(settings()), Played::new(settings()), Played::new(settings()));
+        whole.handle(Input::Octets(&wire));
+        halves.handle(Input::Octets(&wire[..cut]));
+        halves.handle(Input::Octets(&wire[cut..]));
+        wire.chunks(1).for_each(|octet| octets.handle(Input::Octets(octet)));
+        for played in [&mut whole, &mut halves, &mut octets] {
+            played.handle(Input::Eof);
+            prop_assert!(matches!(played.effects.last(), Some(Effect::Close(_))));
+            played.assert_every_opened_message_has_one_end();
+        }
+        prop_assert_eq!(whole.sent.escape_ascii().to_string(), octets.sent.escape_ascii().to_string());
+        prop_assert_eq!(&whole.sent, &halves.sent);
+        // How soon content is found too large depends on the pieces; what is kept does not.
+        let kept = |played: &Played| played.effects.iter().filter(|effect| matches!(effect, Effect::Keep(_))).cloned().collect::<Vec<_>>();
+        prop_assert_eq!(kept(&whole), kept(&halves));
+        prop_assert_eq!(kept(&whole), kept(&octets));
+    }
+
+    #[test]
+    fn whatever_happens_ends_in_order(wire in wire(), cut in any::<prop::sample::Index>(), last in 0..3_usize) {
+        let mut played = Played::new(settings());
+        played.handle(Input::Octets(&wire[..cut.index(wire.len() + 1)]));
+        if last == 0 {
+            let late = played.session.deadline().unwrap_or(START);
+            played.session.handle(late, Input::Tick);
+            played.drain();
+        } else {
+            played.handle([Input::Eof, Input::Shutdown][last - 1].clone());
+        }
+        if matches!(played.session.phase, Phase::Content(_)) {
+            // Only a shutdown lets the message end first.
+            played.handle(Input::Octets(b"\r\n.\r\n"));
+        }
+        prop_assert!(matches!(played.effects.last(), Some(Effect::Close(_))));
+        played.assert_every_opened_message_has_one_end();
+        prop_assert_eq!(played.session.deadline(), None);
+        prop_assert!(!played.session.wants_input());
+    }
+}
+
+#[test]
+fn replies_to_pipelined_commands_are_one_write() {
+    let mut played = Played::new(settings());
+    played.handle(Input::Octets(b"EHLO x\r\n"));
+    played.writes = 0;
+    played.handle(Input::Octets(b"MAIL FROM:<a@b>\r\nRCPT TO:<a@contoso.com>\r\nRCPT TO:<b@contoso.com>\r\nDATA\r\n"));
+    assert_eq!(played.writes, 1);
+    played.handle(Input::Octets(b"\r\ntext\r\n.\r\nQUIT\r\n"));
+    assert_eq!(played.writes, 2);
+    assert!(played.sent.ends_with(b"\r\n250 2.0.0 Ok: queued as 0000000000001\r\n221 2.0.0 Bye\r\n"));
+}
+
+#[test]
+fn waits_for_each_answer_and_keeps_what_comes_meanwhile() {
+    let mut session = session(settings(), "10.1.2.3");
+    let drain = |session: &mut Session| std::iter::from_fn(|| session.next_effect()).collect::<Vec<_>>();
+    drain(&mut session);
+    session.handle(START, Input::Octets(b"HELO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@contoso.com>\r\nDATA\r\nhi\r\n.\r\nNO"));
+    assert_eq!(drain(&mut session), [Effect::Open { announced: 200 }]);
+    assert_eq!((session.wants_input(), session.deadline()), (false, None));
+    session.handle(START, Input::Octets(b"OP\r\n"));
+    session.handle(START, Input::Tick);
+    assert_eq!(drain(&mut session), []);
+
+    session.handle(START, Input::Opened(Ok(QueueId::from_number(1).expect("positive"))));
+    let effects = drain(&mut session);
+    assert_eq!(effects[0], Effect::Content(b"hi\r\n".to_vec()));
+    assert!(matches!(&effects[1], Effect::Keep(envelope) if envelope.protocol == Protocol::Smtp), "{effects:?}");
+    assert!(matches!(&effects[2], Effect::Send(octets) if octets.ends_with(b"only a dot\r\n")), "{effects:?}");
+    assert!(!session.wants_input());
+
+    session.handle(START, Input::Kept(Ok(())));
+    assert_eq!(drain(&mut session), [Effect::Send(b"250 2.0.0 Ok: queued as 0000000000001\r\n250 2.0.0 Ok\r\n".to_vec())]);
+    assert!(session.wants_input());
+    assert_eq!(session.deadline(), Some(START + Settings::default().command_timeout));
+}
+
+#[test]
+fn a_refusal_of_the_store_is_told_and_recorded() {
+    let full = || Reply::new(452, EnhancedStatus::new(4, 3, 1), "full");
+    let mut session = session(settings(), "10.1.2.3");
+    session.handle(START, Input::Octets(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@contoso.com>\r\nDATA\r\n"));
+    while session.next_effect().is_some() {}
+    session.handle(START, Input::Opened(Err(full())));
+    let reverse_path = Some(ReversePath::Mailbox("a@b".parse().expect("a mailbox")));
+    assert_eq!(session.next_effect(), Some(Effect::Refused { reply: full(), what: "DATA".to_owned(), reverse_path }));
+}
+
+#[test]
+fn passwords_that_nobody_asked_for_are_not_logged() {
+    let mut played = Played::new(settings());
+    played.handle(Input::Octets(b"EHLO x\r\nAUTH PLAIN AHNjYW4AaHVudGVyMg==\r\nAUTH LOGIN\r\naHVudGVyMg==\r\nhunter2\r\n"));
+    let log = format!("{:?}", played.effects);
+    assert!(!log.contains("AHNj") && !log.contains("aHVu") && !log.contains("hunter2"), "{log}");
+    assert_eq!(played.effects.len(), 4);
+}
+
+#[test]
+fn nothing_of_what_a_stranger_says_is_looked_at() {
+    let mut session = session(settings(), "192.0.2.7");
+    session.handle(START, Input::Octets(b"EHLO x\r\n"));
+    let effects: Vec<_> = std::iter::from_fn(|| session.next_effect()).collect();
+    assert!(matches!(&effects[0], Effect::Refused { what, .. } if what == "connection"));
+    assert!(matches!(&effects[1], Effect::Send(octets) if octets.starts_with(b"554 5.7.1 192.0.2.7 is not a client")));
+    assert_eq!(effects[2..], [Effect::Close(Ending::NotServed)]);
+}

@@ -1,0 +1,72 @@
+//! A mail transaction: what MAIL and RCPT have said until now.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::mail::Class;
+use crate::smtp::{MailParameters, Mailbox, ReversePath};
+
+/// Up to here a look at each recipient is cheaper than a table.
+const FEW: usize = 8;
+
+/// Between MAIL and the end of data.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub reverse_path: ReversePath,
+    pub parameters: MailParameters,
+    pub recipients: Vec<(Mailbox, Class)>,
+    /// RCPT was said at least once, though it may have been refused.
+    pub had_recipients: bool,
+    /// A hash of each recipient, once there are many.
+    seen: HashSet<u64>,
+}
+
+impl Transaction {
+    pub(super) fn new(reverse_path: ReversePath, parameters: MailParameters) -> Self {
+        Self { reverse_path, parameters, recipients: Vec::new(), had_recipients: false, seen: HashSet::new() }
+    }
+
+    /// Whether this recipient has been accepted before. Equal hashes only lead to a closer look, so that nobody gains by making them.
+    pub(super) fn has(&self, mailbox: &Mailbox) -> bool {
+        (self.recipients.len() <= FEW || self.seen.contains(&hash(mailbox))) && self.recipients.iter().any(|(known, _)| known == mailbox)
+    }
+
+    /// Accepts a recipient that is not there yet.
+    pub(super) fn add(&mut self, mailbox: Mailbox, class: Class) {
+        if self.recipients.len() == FEW {
+            self.seen.extend(self.recipients.iter().map(|(known, _)| hash(known)));
+        }
+        if self.recipients.len() >= FEW {
+            self.seen.insert(hash(&mailbox));
+        }
+        self.recipients.push((mailbox, class));
+    }
+}
+
+/// Equal for equal mailboxes: the domain's case does not count.
+fn hash(mailbox: &Mailbox) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    mailbox.local_part().hash(&mut hasher);
+    for octet in mailbox.domain().bytes() {
+        hasher.write_u8(octet.to_ascii_lowercase());
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_each_recipient_again_however_many_there_are() {
+        let mut transaction = Transaction::new(ReversePath::Null, MailParameters::default());
+        for number in 0..3 * FEW {
+            let mailbox: Mailbox = format!("r{number}@contoso.com").parse().expect("a mailbox");
+            assert!(!transaction.has(&mailbox));
+            transaction.add(mailbox, Class::Internal);
+            for known in 0..=number {
+                assert!(transaction.has(&format!("r{known}@CONTOSO.com").parse().expect("a mailbox")), "{known} of {number}");
+            }
+        }
+    }
+}
