@@ -1,1 +1,260 @@
 //! The configuration: what was written, and what it means.
+//!
+//! A file goes through three steps, and whatever is wrong in any of them is told in one go, with line, key, what was found and what to write:
+//! 1. the text becomes TOML (`reader`), and keys that nobody knows are reported (`schema`);
+//! 2. each value becomes what it means (`value`), or a problem, or its default. A default is the one of the room whose setting it is, or stands
+//!    in `profile` (the service's own numbers) or here;
+//! 3. the values are held against each other (`inbound`, `outbound`): duplicates, names that lead nowhere, limits of the service.
+//!
+//! What comes out are the rooms' own settings types; no room knows this one. A [`Config`] is plain data: reading it opens the files that it
+//! names (passwords, certificates) and resolves listener names, and does nothing else.
+
+mod inbound;
+mod outbound;
+mod password;
+mod problem;
+mod profile;
+mod reader;
+mod schema;
+mod summary;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use toml::de::DeTable;
+
+pub use problem::{Problem, Problems, Warning};
+pub use profile::{HVE_GA, HVE_PREVIEW, Profile};
+pub use schema::{Form, SCHEMA, Table};
+
+use crate::{
+    intake,
+    mail::{AccountName, Class, RouteName},
+    schedule, session, store,
+    upstream::{Endpoint, Login, Timeouts},
+};
+use problem::Findings;
+use reader::Document;
+
+/// Octets of a configuration file; more is surely another file.
+const LONGEST: u64 = 4 << 20;
+
+/// Everything that was configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The service's era, from which endpoint and limits come.
+    pub profile: &'static Profile,
+    /// Where to listen. A name with several addresses stands here with all of them.
+    pub listeners: Vec<SocketAddr>,
+    /// The receiving side of SMTP.
+    pub session: session::Settings,
+    /// Whom the relay serves.
+    pub intake: intake::Settings,
+    /// What goes next, on which account.
+    pub schedule: schedule::Settings,
+    /// Where the queue lies.
+    pub store: store::Settings,
+    /// The servers that mail goes to; never empty.
+    pub routes: Vec<Route>,
+    /// Each account's credentials; its keys are those of `schedule.accounts`.
+    pub logins: BTreeMap<AccountName, Login>,
+    /// How connections to those servers are used.
+    pub upstream: Upstream,
+    /// What is logged, and in which form.
+    pub log: Log,
+    /// How long a stop waits for deliveries in flight.
+    pub grace: Duration,
+}
+
+/// Where recipients of some classes go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its name.
+    pub name: RouteName,
+    /// The server: a name or an address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The certificates of the authorities that are trusted there, in PEM form; none: those of the operating system.
+    pub tls_ca_file: Option<PathBuf>,
+    /// The name that its certificate must have.
+    pub server_name: ServerName<'static>,
+    /// The classes of recipients that it takes.
+    pub takes: Vec<Class>,
+}
+
+/// How upstream connections are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upstream {
+    /// How long each step of a conversation may take.
+    pub timeouts: Timeouts,
+    /// How long a connection waits for more mail before it is closed.
+    pub idle: Duration,
+    /// Messages after which a connection is closed.
+    pub messages_per_connection: usize,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        // HVE documents neither: long enough that a handshake is nothing beside the mail, short enough that its load balancer has its way.
+        Self { timeouts: Timeouts::default(), idle: Duration::from_secs(30), messages_per_connection: 1_000 }
+    }
+}
+
+/// What is logged, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// The form.
+    pub format: LogFormat,
+    /// What is left out.
+    pub level: LogLevel,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object on a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// The least important events that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What the operator must act upon.
+    Error,
+    /// What the operator should look at.
+    Warn,
+    /// What became of each message.
+    Info,
+    /// Each connection and reply.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        LOG_LEVELS.iter().find(|(_, level)| *level == self).map_or("info", |(word, _)| word)
+    }
+}
+
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
+const LOG_LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+impl Config {
+    /// Reads a configuration file and the files that it names.
+    ///
+    /// # Errors
+    /// All problems of the file at once, or that it could not be read.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Problems> {
+        let unreadable = |reason: String| Problems::Unreadable { file: path.to_owned(), reason };
+        let because = |error: std::io::Error| unreadable(format!("cannot be read: {}", password::reason(&error)));
+        let mut octets = Vec::new();
+        File::open(path).map_err(because)?.take(LONGEST + 1).read_to_end(&mut octets).map_err(because)?;
+        if octets.len() as u64 > LONGEST {
+            return Err(unreadable("is too large for a configuration (4 MiB): name the right file".to_owned()));
+        }
+        match String::from_utf8(octets) {
+            Ok(text) => Self::from_str(&text, path),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..valid].iter().filter(|octet| **octet == b'\n').count() + 1;
+                let (found, hint) = ("this is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned());
+                Err(Problems::Found(vec![Problem { file: path.to_owned(), line, column: 1, key: String::new(), found, hint }]))
+            }
+        }
+    }
+
+    /// Reads a configuration from its text and the files that it names; the path serves to name the file in messages.
+    ///
+    /// # Errors
+    /// All problems of the text at once.
+    pub fn from_str(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), Problems> {
+        let findings = Findings::new(text, path);
+        let (table, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What the parser made of the rest of the text would only confuse.
+            reader::report_syntax(text, &errors, &findings);
+            return Err(findings.problems());
+        }
+        let config = resolve(&Document::new(table.get_ref(), &findings), &findings);
+        let warnings = findings.finish()?;
+        Ok((config, warnings))
+    }
+
+    /// The server of a route, ready to be connected to; `tls` verifies against the route's `tls_ca_file`.
+    pub fn endpoint(&self, route: &Route, tls: Arc<ClientConfig>) -> Endpoint {
+        Endpoint {
+            host: route.host.clone(),
+            port: route.port,
+            server_name: route.server_name.clone(),
+            tls,
+            helo: self.session.hostname.clone(),
+            timeouts: self.upstream.timeouts,
+        }
+    }
+
+    /// The classes of recipients that have no route: clients are told so at RCPT.
+    pub fn unrouted(&self) -> Vec<Class> {
+        let routed = |class| self.routes.iter().any(|route| route.takes.contains(&class));
+        [Class::Internal, Class::External].into_iter().filter(|class| !routed(*class)).collect()
+    }
+}
+
+/// What the text means. Where a problem was reported, the value is a stand-in, and the whole is not used.
+fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
+    let tenant = inbound::tenant(document, findings);
+    let listeners = inbound::listeners(document, findings);
+    let clients = inbound::clients(document, findings);
+    let session = inbound::session(document, findings, tenant.profile);
+    let (sessions, sessions_per_address) = inbound::sessions(document, findings);
+    let routes = outbound::routes(document, findings, tenant.profile);
+    let accounts = outbound::accounts(document, findings, &tenant, &routes);
+    let (upstream, recipients_per_delivery) = outbound::upstream(document, findings, tenant.profile);
+    let takes = |class| routes.iter().find(|route| route.takes.contains(&class)).map(|route| route.name.clone());
+    let intake = intake::Settings {
+        accepted_domains: tenant.accepted_domains,
+        clients,
+        internal_route: takes(Class::Internal),
+        external_route: takes(Class::External),
+        recipients_per_delivery,
+        sessions,
+        sessions_per_address,
+    };
+    let log = document.one("log");
+    Config {
+        profile: tenant.profile,
+        listeners,
+        store: outbound::store(document, findings, session.message_size),
+        session,
+        intake,
+        schedule: outbound::schedule(document, findings, accounts.settings),
+        routes,
+        logins: accounts.logins,
+        upstream,
+        log: Log {
+            format: log.or("format", value::choice("a format", LOG_FORMATS), LogFormat::Auto),
+            level: log.or("level", value::choice("a level", LOG_LEVELS), LogLevel::Info),
+        },
+        grace: document.one("shutdown").or("grace", value::duration(Duration::ZERO..=Duration::from_secs(3_600)), Duration::from_secs(30)),
+    }
+}

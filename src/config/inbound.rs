@@ -1,0 +1,162 @@
+//! The receiving side: tenant, listeners, clients, the limits of sessions.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::problem::{At, Findings, Place};
+use super::profile::{HVE_PREVIEW, PROFILES, Profile};
+use super::reader::Document;
+use super::value;
+use crate::{intake::ClientSettings, mail::ClientName, session};
+
+/// `[tenant]`
+pub(super) struct Tenant {
+    pub profile: &'static Profile,
+    /// In lower case, each once.
+    pub accepted_domains: Vec<String>,
+}
+
+pub(super) fn tenant(document: &Document<'_>, findings: &Findings<'_>) -> Tenant {
+    let section = document.one("tenant");
+    let profile = section.or("profile", value::choice("a profile", PROFILES), &HVE_PREVIEW);
+    let mut accepted_domains: Vec<String> = Vec::new();
+    for At { value, place } in section.need_list("accepted_domains", value::domain, "accepted_domains = [\"contoso.com\"]") {
+        if accepted_domains.contains(&value) {
+            findings.warning(&place, format!("{value:?} stands in the list already"), "remove it");
+        } else {
+            accepted_domains.push(value);
+        }
+    }
+    Tenant { profile, accepted_domains }
+}
+
+pub(super) fn listeners(document: &Document<'_>, findings: &Findings<'_>) -> Vec<SocketAddr> {
+    let mut listeners: Vec<SocketAddr> = Vec::new();
+    for section in document.at_least_one("listener", "address = \"0.0.0.0:25\"") {
+        let Some(At { value, place }) = section.need("address", value::listen, "address = \"0.0.0.0:25\"") else { continue };
+        for address in value {
+            // Port 0 is a free port of the system's choice, another one each time.
+            if address.port() != 0 && listeners.contains(&address) {
+                findings.problem(&place, format!("{address} is listened on already"), "remove one of the two");
+            } else {
+                listeners.push(address);
+            }
+        }
+    }
+    listeners
+}
+
+pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>) -> Vec<ClientSettings> {
+    let mut names: Vec<At<String>> = Vec::new();
+    let mut seen: Vec<At<IpNet>> = Vec::new();
+    let mut clients = Vec::new();
+    for section in document.at_least_one("client", "name = \"devices\" and networks = [\"10.20.0.0/16\"]") {
+        let any_address = section.or("allow_any_address", value::truth, false);
+        let networks = section.need_list("networks", value::network, "networks = [\"10.20.0.0/16\"]");
+        for network in &networks {
+            if let Some(first) = seen.iter().find(|first| first.value == network.value) {
+                let found = format!("\"{}\" stands at {} already", network.value, first.place.key);
+                findings.problem(&network.place, found, "keep it in one place, for it decides which client a connection is");
+            } else if !any_address {
+                refuse_open_relay(network, findings);
+            }
+        }
+        seen.extend(networks.iter().cloned());
+        let name = section.need("name", value::name, "name = \"devices\"");
+        if let Some(name) = &name {
+            unique(name, &names, findings);
+        }
+        if let Some(At { value, .. }) = &name {
+            let networks = networks.into_iter().map(|network| network.value).collect();
+            clients.push(ClientSettings { name: ClientName::new(value.as_str()), networks });
+        }
+        names.extend(name);
+    }
+    clients
+}
+
+/// Nobody has a network this large: it is a slip of the pen, or an open relay.
+fn refuse_open_relay(network: &At<IpNet>, findings: &Findings<'_>) {
+    let (prefix, least) = match network.value {
+        IpNet::V4(v4) => (v4.prefix_len(), 8),
+        IpNet::V6(v6) => (v6.prefix_len(), 7),
+    };
+    if prefix < least {
+        let found = format!("\"{}\" would make an open relay", network.value);
+        let hint = "write the networks of your own devices; if something else keeps strangers out, write allow_any_address = true with this client";
+        findings.problem(&network.place, found, hint);
+    }
+}
+
+/// Reports a name that another table of the kind has.
+pub(super) fn unique(name: &At<String>, earlier: &[At<String>], findings: &Findings<'_>) {
+    if let Some(first) = earlier.iter().find(|first| first.value == name.value) {
+        let found = format!("{:?} is the name of another one, in line {}", name.value, findings.line(&first.place));
+        findings.problem(&name.place, found, "give each its own name");
+    }
+}
+
+/// What every session keeps to: `[limits]`, `[timeouts]`, and the name.
+pub(super) fn session(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> session::Settings {
+    let default = session::Settings::default();
+    let limits = document.one("limits");
+    let timeouts = document.one("timeouts");
+    // RFC 5321 §4.5.3.1.7: a server must take messages of 64 KiB at least.
+    let message_size = limits.get("message_size", value::size(64 << 10..=1 << 30));
+    if let Some(size) = message_size.as_ref().filter(|size| size.value > profile.message_size) {
+        let found = format!("{} octets are more than the {} that {} takes", size.value, profile.message_size, profile.name);
+        findings.warning(&size.place, found, "mail above that will come back as undeliverable, unless its route leads elsewhere");
+    }
+    let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(86_400));
+    session::Settings {
+        hostname: hostname(document, findings, &default.hostname),
+        message_size: message_size.map_or(profile.message_size, |size| size.value),
+        // RFC 5321 §4.5.3.1.8: 100 at least.
+        recipients: limits.or("recipients", value::count(100..=100_000), default.recipients),
+        transactions: limits.or("transactions", value::count(1..=1_000_000), default.transactions),
+        // RFC 5321 §4.5.3.1.4: 512 at least.
+        command_line: limits.or("command_line", value::octets(512..=64 << 10), default.command_line),
+        header_size: limits.or("header_size", value::octets(4 << 10..=16 << 20), default.header_size),
+        errors: limits.or("errors", value::count(1..=10_000), default.errors),
+        command_timeout: timeouts.or("command", wait(), default.command_timeout),
+        data_timeout: timeouts.or("data", wait(), default.data_timeout),
+    }
+}
+
+/// Sessions at a time, in total and from one address.
+pub(super) fn sessions(document: &Document<'_>, findings: &Findings<'_>) -> (usize, usize) {
+    let limits = document.one("limits");
+    let total = limits.or("sessions", value::count(1..=100_000), 1_000);
+    let each = limits.get("sessions_per_address", value::count(1..=100_000));
+    if let Some(each) = each.as_ref().filter(|each| each.value > total) {
+        findings.warning(
+            &each.place,
+            format!("{} is more than limits.sessions, {total}", each.value),
+            "lower it, or raise limits.sessions",
+        );
+    }
+    (total, each.map_or(100.min(total), |each| each.value))
+}
+
+/// The name as configured, else the machine's.
+fn hostname(document: &Document<'_>, findings: &Findings<'_>, last_resort: &str) -> String {
+    let top = document.top();
+    let (name, place) = match top.get("hostname", value::host_name) {
+        Some(At { value, place }) => (value, place),
+        None if top.has("hostname") => return last_resort.to_owned(),
+        None => {
+            let place = Place { key: "hostname".to_owned(), offset: 0 };
+            match rustix::system::uname().nodename().to_str() {
+                Ok(name) if value::is_host_name(name) => (name.to_owned(), place),
+                _ => (last_resort.to_owned(), place),
+            }
+        }
+    };
+    if !name.contains('.') {
+        let hint = format!("write hostname = \"{name}.contoso.com\", with your domain: some servers mistrust names without one");
+        findings.warning(&place, format!("the relay calls itself {name:?}"), hint);
+    }
+    name
+}

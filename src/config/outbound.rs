@@ -1,0 +1,254 @@
+//! The sending side: routes, accounts, upstream connections, the queue.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+use super::inbound::{Tenant, unique};
+use super::problem::{At, Findings, Place};
+use super::profile::Profile;
+use super::reader::{Document, Section};
+use super::{Route, Upstream, password, value};
+use crate::{
+    mail::{AccountName, Class, RouteName},
+    schedule::{self, AccountSettings},
+    smtp::Mailbox,
+    store,
+    upstream::{Login, Timeouts},
+};
+
+/// The route that the profile stands for where none is configured.
+const DEFAULT_ROUTE: &str = "hve";
+/// Connections of an account: HVE documents no limit, other services of the kind allow few.
+const CONNECTIONS: usize = 4;
+/// What must stay free on the file system of the queue: room for the bookkeeping of what is queued already, and for the rest of the machine.
+const FREE_SPACE_RESERVE: u64 = 256 << 20;
+
+const CLASSES: &[(&str, Class)] = &[("internal", Class::Internal), ("external", Class::External)];
+
+/// `[[account]]`
+pub(super) struct Accounts {
+    pub settings: Vec<AccountSettings>,
+    pub logins: BTreeMap<AccountName, Login>,
+}
+
+/// The routes, or the profile's endpoint if there are none.
+pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> Vec<Route> {
+    let sections = document.many("route");
+    let mut names: Vec<At<String>> = Vec::new();
+    let mut routes: Vec<Route> = Vec::new();
+    for section in &sections {
+        let Some(name) = section.need("name", value::name, &format!("name = {DEFAULT_ROUTE:?}")) else { continue };
+        unique(&name, &names, findings);
+        let takes = takes(section, findings, profile, &routes);
+        let host = section.need("host", value::host, &format!("host = {:?}", profile.host)).map(|host| host.value);
+        let tls_ca_file = section.get("tls_ca_file", value::path);
+        if let Some(At { value, place }) = &tls_ca_file {
+            check_certificates(value, place, findings);
+        }
+        let port = section.or("port", value::port, profile.port);
+        let server_name = section.get("tls_server_name", value::server_name).map(|name| name.value);
+        let host = host.unwrap_or_else(|| profile.host.to_owned());
+        let server_name = server_name.or_else(|| ServerName::try_from(host.clone()).ok());
+        routes.extend(server_name.map(|server_name| Route {
+            name: RouteName::new(name.value.as_str()),
+            host,
+            port,
+            tls_ca_file: tls_ca_file.map(|file| file.value),
+            server_name,
+            takes,
+        }));
+        names.push(name);
+    }
+    if sections.is_empty() {
+        routes.extend(ServerName::try_from(profile.host).ok().map(|server_name| Route {
+            name: RouteName::new(DEFAULT_ROUTE),
+            host: profile.host.to_owned(),
+            port: profile.port,
+            tls_ca_file: None,
+            server_name,
+            takes: profile.takes.to_vec(),
+        }));
+    }
+    routes
+}
+
+/// The classes that a route takes; each may have one route only.
+fn takes(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, earlier: &[Route]) -> Vec<Class> {
+    let written = section.list("takes", value::choice("a class of recipients", CLASSES));
+    let (classes, place) = match written {
+        Some(At { value, place }) => (value.into_iter().map(|class| class.value).collect(), place),
+        None => (profile.takes.to_vec(), section.place().clone()),
+    };
+    let mut taken = Vec::new();
+    for class in classes {
+        if let Some(route) = earlier.iter().find(|route| route.takes.contains(&class)) {
+            let hint = "write takes = [\"internal\"] or takes = [\"external\"] with each route, so that every class has one";
+            findings.problem(&place, format!("{class} mail goes to route \"{}\" already", route.name), hint);
+        } else if !taken.contains(&class) {
+            taken.push(class);
+        }
+    }
+    taken
+}
+
+/// Finds out now whether the file will do; it is read again when connections are made.
+fn check_certificates(file: &Path, place: &Place, findings: &Findings<'_>) {
+    let hint = "write the path of a file with the authority's certificate in PEM form";
+    let octets = match fs::read(file) {
+        Ok(octets) => octets,
+        Err(error) => return findings.problem(place, format!("{} cannot be read: {}", file.display(), password::reason(&error)), hint),
+    };
+    let mut roots = RootCertStore::empty();
+    let mut usable = true;
+    for certificate in CertificateDer::pem_slice_iter(&octets) {
+        usable &= certificate.is_ok_and(|certificate| roots.add(certificate).is_ok());
+    }
+    if !usable {
+        findings.problem(place, format!("{} holds a certificate that cannot be used", file.display()), hint);
+    } else if roots.is_empty() {
+        findings.problem(place, format!("{} holds no certificate", file.display()), hint);
+    }
+}
+
+/// The accounts and their credentials.
+pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant: &Tenant, routes: &[Route]) -> Accounts {
+    let sections = document.at_least_one("account", "address = \"hve01@contoso.com\" and password_file");
+    let mut accounts = Accounts { settings: Vec::new(), logins: BTreeMap::new() };
+    if let Some(first) = sections.get(tenant.profile.accounts) {
+        let found = format!("there are {} accounts, and {} allows {}", sections.len(), tenant.profile.name, tenant.profile.accounts);
+        findings.problem(first.place(), found, "remove those from here on");
+    }
+    for section in &sections {
+        let password = password::read(section, findings);
+        let connections = section.or("connections", value::count(1..=1_000), CONNECTIONS);
+        let route = route(section, findings, routes);
+        let Some(At { value: address, place }) = section.need("address", value::mailbox, "address = \"hve01@contoso.com\"") else {
+            continue;
+        };
+        let name = AccountName::new(address.as_str().to_lowercase());
+        if accounts.settings.iter().any(|earlier| earlier.name == name) {
+            findings.problem(&place, format!("\"{address}\" stands in another account already"), "remove one of the two");
+            continue;
+        }
+        warn_of_foreign_domain(&address, &place, tenant, findings);
+        accounts.settings.extend(route.map(|route| AccountSettings { name: name.clone(), route, connections }));
+        accounts.logins.extend(password.map(|password| (name, Login { user: address.as_str().to_owned(), password })));
+    }
+    report_idle_routes(document, findings, routes, &accounts.settings);
+    accounts
+}
+
+/// The route that an account names, else the first.
+fn route(section: &Section<'_>, findings: &Findings<'_>, routes: &[Route]) -> Option<RouteName> {
+    let Some(At { value, place }) = section.get("route", value::name) else {
+        return routes.first().map(|route| route.name.clone());
+    };
+    let found = routes.iter().find(|route| route.name.as_str() == value).map(|route| route.name.clone());
+    if found.is_none() {
+        let names: Vec<String> = routes.iter().map(|route| format!("\"{}\"", route.name)).collect();
+        let hint = match names.as_slice() {
+            [] => "write a [[route]] of that name".to_owned(),
+            names => format!("write {}, or a [[route]] of that name", names.join(" or ")),
+        };
+        findings.problem(&place, format!("{value:?} is not a route"), hint);
+    }
+    found
+}
+
+fn warn_of_foreign_domain(address: &Mailbox, place: &Place, tenant: &Tenant, findings: &Findings<'_>) {
+    let domain = address.domain().to_lowercase();
+    if !tenant.accepted_domains.is_empty() && !tenant.accepted_domains.contains(&domain) {
+        let found = format!("{domain:?} is not one of tenant.accepted_domains");
+        findings.warning(place, found, "add it there if the tenant has it, or correct the address");
+    }
+}
+
+/// Mail to a route without an account would wait for ever.
+fn report_idle_routes(document: &Document<'_>, findings: &Findings<'_>, routes: &[Route], accounts: &[AccountSettings]) {
+    for section in document.many("route").iter().filter(|_| !accounts.is_empty()) {
+        let Some(name) = section.get("name", value::name) else { continue };
+        let known = routes.iter().any(|route| route.name.as_str() == name.value);
+        if known && !accounts.iter().any(|account| account.route.as_str() == name.value) {
+            let found = format!("route {:?} has no account", name.value);
+            findings.problem(
+                &name.place,
+                found,
+                format!("write route = {:?} with at least one [[account]], or remove the route", name.value),
+            );
+        }
+    }
+}
+
+/// `[upstream]`: how connections are used, and how many recipients travel together.
+pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> (Upstream, usize) {
+    let section = document.one("upstream");
+    let default = Upstream::default();
+    let recipients = section.get("recipients_per_delivery", value::count(1..=1_000));
+    if let Some(most) = recipients.as_ref().filter(|most| most.value > profile.recipients_per_delivery) {
+        let found = format!("{} recipients are more than the {} that {} takes", most.value, profile.recipients_per_delivery, profile.name);
+        findings.warning(&most.place, found, "lower it, unless all routes lead elsewhere");
+    }
+    let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(3_600));
+    let upstream = Upstream {
+        timeouts: Timeouts {
+            connect: section.or("connect", wait(), default.timeouts.connect),
+            greeting: section.or("greeting", wait(), default.timeouts.greeting),
+            command: section.or("command", wait(), default.timeouts.command),
+            data: section.or("data", wait(), default.timeouts.data),
+            block: section.or("block", wait(), default.timeouts.block),
+            end_of_data: section.or("end_of_data", wait(), default.timeouts.end_of_data),
+        },
+        idle: section.or("idle", wait(), default.idle),
+        messages_per_connection: section.or("messages_per_connection", value::count(1..=1_000_000), default.messages_per_connection),
+    };
+    (upstream, recipients.map_or(profile.recipients_per_delivery, |most| most.value))
+}
+
+/// `[queue]`, as far as it says when things are tried.
+pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>, accounts: Vec<AccountSettings>) -> schedule::Settings {
+    let section = document.one("queue");
+    let default = schedule::Settings::default();
+    let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(7 * 86_400));
+    let settings = schedule::Settings {
+        accounts,
+        retry_min: section.or("retry_min", wait(), default.retry_min),
+        retry_max: section.or("retry_max", wait(), default.retry_max),
+        lifetime: section.or("lifetime", value::duration(Duration::from_secs(60)..=Duration::from_secs(365 * 86_400)), default.lifetime),
+        pause_min: section.or("pause_min", wait(), default.pause_min),
+        pause_max: section.or("pause_max", wait(), default.pause_max),
+        probe: section.or("probe", wait(), default.probe),
+    };
+    let order = |small: &str, small_value: Duration, large: &str, large_value: Duration| {
+        if small_value > large_value {
+            let key = if section.has(large) { large } else { small };
+            findings.problem(
+                &section.place_of(key),
+                format!("{large} is less than {small}"),
+                format!("write a {large} of at least {small}"),
+            );
+        }
+    };
+    order("retry_min", settings.retry_min, "retry_max", settings.retry_max);
+    order("retry_min", settings.retry_min, "lifetime", settings.lifetime);
+    order("pause_min", settings.pause_min, "pause_max", settings.pause_max);
+    settings
+}
+
+/// Where the queue lies.
+pub(super) fn store(document: &Document<'_>, findings: &Findings<'_>, message_size: u64) -> store::Settings {
+    let data_dir = document.top().need("data_dir", value::path, "data_dir = \"/var/lib/hve-relay\"");
+    if let Some(At { value, place }) = data_dir.as_ref().filter(|data_dir| data_dir.value.exists() && !data_dir.value.is_dir()) {
+        findings.problem(place, format!("{} is not a directory", value.display()), "write the path of a directory of the relay's own");
+    }
+    store::Settings {
+        data_dir: data_dir.map_or_else(PathBuf::new, |data_dir| data_dir.value),
+        reserve: document.one("queue").or("free_space_reserve", value::size(0..=1 << 40), FREE_SPACE_RESERVE),
+        message_size,
+    }
+}

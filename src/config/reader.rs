@@ -1,0 +1,190 @@
+//! What was written: the tables of the file, and the reading of one key at a time.
+//!
+//! [`Document`] is the parsed text; a [`Section`] is one table of it, or a table that was not written at all, whose keys then all have their
+//! defaults. Reading a key returns its value, or records what is wrong with it and returns nothing (or the default), so that the reading of the
+//! rest goes on. This is done by hand over TOML's own tables rather than derived with serde, because serde ends at the first error and at the
+//! first unknown key, and the operator is to see all of them.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error};
+
+use super::problem::{At, Findings, Place};
+use super::schema::{self, Form, Table};
+use super::value::Wrong;
+
+/// Turns a TOML value into what it means.
+pub(super) trait Read<T>: Fn(&DeValue<'_>) -> Result<T, Wrong> {}
+
+impl<T, F: Fn(&DeValue<'_>) -> Result<T, Wrong>> Read<T> for F {}
+
+/// The parsed file.
+pub(super) struct Document<'t> {
+    table: &'t DeTable<'t>,
+    findings: &'t Findings<'t>,
+}
+
+/// One table of the file.
+pub(super) struct Section<'t> {
+    schema: &'static Table,
+    /// Where it stands, or would.
+    place: Place,
+    /// None if it was not written.
+    entries: Option<&'t DeTable<'t>>,
+    findings: &'t Findings<'t>,
+}
+
+/// Reports what is not TOML: one problem for each line, because the parser reports what follows from an error as well.
+pub(super) fn report_syntax(text: &str, errors: &[Error], findings: &Findings<'_>) {
+    let mut last = 0;
+    for error in errors {
+        let span = error.span().unwrap_or(0..0);
+        let place = Place { key: String::new(), offset: span.start };
+        let line = findings.line(&place);
+        if std::mem::replace(&mut last, line) == line {
+            continue;
+        }
+        match (error.message(), text.get(span).map(str::trim).filter(|name| !name.is_empty())) {
+            ("duplicate key", Some(name)) => findings.problem(&place, format!("{name} is written twice"), "keep one of the two"),
+            // The parser's messages say what it expected, and quote nothing of the text, which may hold a secret.
+            (message, _) => findings.problem(&place, "this is not TOML", message),
+        }
+    }
+}
+
+impl<'t> Document<'t> {
+    /// Takes the parsed text, and reports the keys that it must not have.
+    pub fn new(table: &'t DeTable<'t>, findings: &'t Findings<'t>) -> Self {
+        schema::report_unknown(table, findings);
+        Self { table, findings }
+    }
+
+    /// The keys before the first header.
+    pub fn top(&self) -> Section<'t> {
+        self.section("", Place { key: String::new(), offset: 0 }, Some(self.table))
+    }
+
+    /// A table that may stand in the file once.
+    pub fn one(&self, name: &'static str) -> Section<'t> {
+        let place = |offset| Place { key: name.to_owned(), offset };
+        match self.table.get(name) {
+            None => self.section(name, place(0), None),
+            Some(value) => match value.get_ref() {
+                DeValue::Table(entries) => self.section(name, place(value.span().start), Some(entries)),
+                _ => {
+                    let place = place(value.span().start);
+                    self.findings.problem(&place, Wrong::is_not(value.get_ref(), "one table", "").found, format!("write [{name}], once"));
+                    self.section(name, place, None)
+                }
+            },
+        }
+    }
+
+    /// The tables of a name that may stand in the file many times, in the file's order.
+    pub fn many(&self, name: &'static str) -> Vec<Section<'t>> {
+        let Some(value) = self.table.get(name) else { return Vec::new() };
+        let found = schema::tables(name, value);
+        let entries = value.get_ref().as_array().map(|array| array.len());
+        if entries != Some(found.len()) {
+            let place = Place { key: name.to_owned(), offset: value.span().start };
+            self.findings.problem(&place, "this is not a list of tables", format!("write [[{name}]], with two brackets, for each"));
+        }
+        found.into_iter().map(|(key, offset, entries)| self.section(name, Place { key, offset }, Some(entries))).collect()
+    }
+
+    /// The tables of a name of which there must be at least one.
+    pub fn at_least_one(&self, name: &'static str, hint: &str) -> Vec<Section<'t>> {
+        if self.table.get(name).is_none() {
+            self.findings.problem(&Place { key: name.to_owned(), offset: 0 }, "is missing", format!("write [[{name}]] with {hint}"));
+        }
+        self.many(name)
+    }
+
+    fn section(&self, name: &'static str, place: Place, entries: Option<&'t DeTable<'t>>) -> Section<'t> {
+        let schema = schema::find(name).unwrap_or(&schema::SCHEMA[0]);
+        Section { schema, place, entries, findings: self.findings }
+    }
+}
+
+impl<'t> Section<'t> {
+    /// Where it stands.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Where a key stands, or the table that lacks it.
+    pub fn place_of(&self, key: &str) -> Place {
+        let dotted = if self.schema.form == Form::Top { key.to_owned() } else { format!("{}.{key}", self.place.key) };
+        let offset = self.written(key).map_or(self.place.offset, |value| value.span().start);
+        Place { key: dotted, offset }
+    }
+
+    /// Whether the key was written, rightly or not.
+    pub fn has(&self, key: &str) -> bool {
+        self.written(key).is_some()
+    }
+
+    /// A key that may be left out.
+    pub fn get<T>(&self, key: &str, read: impl Read<T>) -> Option<At<T>> {
+        debug_assert!(self.schema.keys.contains(&key), "{key} is not in the schema of {}", self.schema.name);
+        self.read(self.written(key)?, self.place_of(key), &read)
+    }
+
+    /// A key with a default.
+    pub fn or<T>(&self, key: &str, read: impl Read<T>, default: T) -> T {
+        self.get(key, read).map_or(default, |found| found.value)
+    }
+
+    /// A key that must be there; the hint shows how it is written.
+    pub fn need<T>(&self, key: &str, read: impl Read<T>, hint: &str) -> Option<At<T>> {
+        self.require(key, hint);
+        self.get(key, read)
+    }
+
+    /// The elements of a list that can be read, if the list was written.
+    pub fn list<T>(&self, key: &str, read: impl Read<T>) -> Option<At<Vec<At<T>>>> {
+        debug_assert!(self.schema.keys.contains(&key), "{key} is not in the schema of {}", self.schema.name);
+        let place = self.place_of(key);
+        let value = self.written(key)?;
+        let Some(elements) = value.get_ref().as_array() else {
+            let found = Wrong::is_not(value.get_ref(), "a list", "").found;
+            self.findings.problem(&place, found, "put brackets around it, such as [\"…\", \"…\"]");
+            return None;
+        };
+        if elements.is_empty() {
+            self.findings.problem(&place, "the list is empty", "write at least one element, or leave the key out where it has a default");
+        }
+        let element = |(i, element): (usize, &Spanned<DeValue<'_>>)| {
+            let place = Place { key: format!("{}[{i}]", place.key), offset: element.span().start };
+            self.read(element, place, &read)
+        };
+        let value = elements.iter().enumerate().filter_map(element).collect();
+        Some(At { value, place })
+    }
+
+    /// A list that must be there; the hint shows how it is written.
+    pub fn need_list<T>(&self, key: &str, read: impl Read<T>, hint: &str) -> Vec<At<T>> {
+        self.require(key, hint);
+        self.list(key, read).map(|found| found.value).unwrap_or_default()
+    }
+
+    fn require(&self, key: &str, hint: &str) {
+        if !self.has(key) {
+            let below = if self.entries.is_some() { String::new() } else { format!(" below {}", self.schema.header()) };
+            self.findings.problem(&self.place_of(key), "is missing", format!("write {hint}{below}"));
+        }
+    }
+
+    fn written(&self, key: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+        self.entries?.get(key)
+    }
+
+    fn read<T>(&self, value: &Spanned<DeValue<'_>>, place: Place, read: &impl Read<T>) -> Option<At<T>> {
+        match read(value.get_ref()) {
+            Ok(value) => Some(At { value, place }),
+            Err(wrong) => {
+                self.findings.problem(&place, wrong.found, wrong.hint);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Every table and key that a configuration may have, and the search for those that it may not.
+//!
+//! The table [`SCHEMA`] is the list that the reference configuration is tested against. A key that is not in it is a problem, told with the
+//! nearest key that is, or with the table where a key of this name belongs: most unknown keys are typing errors or stand below the wrong header.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Findings, Place};
+
+/// How often a table may stand in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The top of the file, before the first header.
+    Top,
+    /// `[name]`
+    One,
+    /// `[[name]]`
+    Many,
+}
+
+/// One table of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Its name; empty for the top of the file.
+    pub name: &'static str,
+    /// How often it may stand there.
+    pub form: Form,
+    /// Its keys.
+    pub keys: &'static [&'static str],
+}
+
+const fn table(name: &'static str, form: Form, keys: &'static [&'static str]) -> Table {
+    Table { name, form, keys }
+}
+
+/// All that there is, in the order of the reference configuration.
+pub const SCHEMA: &[Table] = &[
+    table("", Form::Top, &["data_dir", "hostname"]),
+    table("tenant", Form::One, &["profile", "accepted_domains"]),
+    table("listener", Form::Many, &["address"]),
+    table("client", Form::Many, &["name", "networks", "allow_any_address"]),
+    table("account", Form::Many, &["address", "password_file", "password_credential", "password_env", "connections", "route"]),
+    table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes"]),
+    table(
+        "limits",
+        Form::One,
+        &["message_size", "recipients", "sessions", "sessions_per_address", "transactions", "command_line", "header_size", "errors"],
+    ),
+    table("timeouts", Form::One, &["command", "data"]),
+    table(
+        "upstream",
+        Form::One,
+        &["recipients_per_delivery", "messages_per_connection", "idle", "connect", "greeting", "command", "data", "block", "end_of_data"],
+    ),
+    table("queue", Form::One, &["retry_min", "retry_max", "lifetime", "pause_min", "pause_max", "probe", "free_space_reserve"]),
+    table("log", Form::One, &["format", "level"]),
+    table("shutdown", Form::One, &["grace"]),
+];
+
+/// Keys that people expect and that are refused on purpose: table, key, what to do.
+const REFUSED: &[(&str, &str, &str, &str)] = &[(
+    "account",
+    "password",
+    "a password does not belong in this file",
+    "put it into a file that only the relay can read and write password_file = \"/etc/hve-relay/hve01.password\"",
+)];
+
+impl Table {
+    /// As its header is written: `[tenant]`, `[[client]]`.
+    pub fn header(&self) -> String {
+        match self.form {
+            Form::Top => "the top of the file".to_owned(),
+            Form::One => format!("[{}]", self.name),
+            Form::Many => format!("[[{}]]", self.name),
+        }
+    }
+}
+
+/// The table of that name, if there is one.
+pub(super) fn find(name: &str) -> Option<&'static Table> {
+    SCHEMA.iter().find(|table| table.name == name)
+}
+
+/// One table as written: its dotted path, where it stands, and what is in it.
+pub(super) type Written<'t> = (String, usize, &'t DeTable<'t>);
+
+/// The tables that stand under a name, whether they were written as `[name]`, `[[name]]` or inline; what is no table is left out.
+pub(super) fn tables<'t>(name: &str, value: &'t Spanned<DeValue<'t>>) -> Vec<Written<'t>> {
+    let many = find(name).is_some_and(|table| table.form == Form::Many);
+    match value.get_ref() {
+        DeValue::Table(table) => vec![(if many { format!("{name}[0]") } else { name.to_owned() }, value.span().start, table)],
+        DeValue::Array(array) => array
+            .iter()
+            .enumerate()
+            .filter_map(|(i, entry)| Some((format!("{name}[{i}]"), entry.span().start, entry.get_ref().as_table()?)))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Reports every key and table that is not in [`SCHEMA`].
+pub(super) fn report_unknown(document: &DeTable<'_>, findings: &Findings<'_>) {
+    for (key, value) in document {
+        let name = key.get_ref().as_ref();
+        match find(name).filter(|table| table.form != Form::Top) {
+            Some(table) => {
+                for (path, _, entries) in tables(name, value) {
+                    for key in entries.keys().filter(|key| !table.keys.contains(&key.get_ref().as_ref())) {
+                        let place = Place { key: format!("{path}.{}", key.get_ref()), offset: key.span().start };
+                        report(table, key.get_ref(), &place, findings);
+                    }
+                }
+            }
+            None if SCHEMA[0].keys.contains(&name) => {}
+            None => report(&SCHEMA[0], name, &Place { key: name.to_owned(), offset: key.span().start }, findings),
+        }
+    }
+}
+
+fn report(table: &Table, key: &str, place: &Place, findings: &Findings<'_>) {
+    if let Some((.., found, hint)) = REFUSED.iter().find(|(name, refused, ..)| *name == table.name && *refused == key) {
+        return findings.problem(place, *found, *hint);
+    }
+    let tables = SCHEMA.iter().map(|table| table.name).filter(|name| table.form == Form::Top && !name.is_empty());
+    let hint = match nearest(key, table.keys.iter().copied().chain(tables)) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => match SCHEMA.iter().find(|other| other.keys.contains(&key)) {
+            Some(other) if other.form == Form::Top => "it belongs at the top of the file, before the first [table]".to_owned(),
+            Some(other) => format!("it belongs below {}", other.header()),
+            None => format!("{} takes {}", table.header(), table.keys.join(", ")),
+        },
+    };
+    findings.problem(place, "unknown key", hint);
+}
+
+/// The candidate that a typing error most likely meant: at most a third of its letters wrong.
+fn nearest<'c>(key: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let key = key.to_lowercase().replace('-', "_");
+    candidates
+        .map(|candidate| (distance(&key, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, remove, replace or swap with their neighbour to make one word of the other (optimal string alignment).
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(above[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(before[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_the_letters_of_a_typing_error() {
+        for (a, b, n) in [("", "", 0), ("", "abc", 3), ("adress", "address", 1), ("netwroks", "networks", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(a, b), n, "{a} {b}");
+            assert_eq!(distance(b, a), n, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn suggests_only_what_is_near() {
+        let names = || ["name", "networks", "allow_any_address"].into_iter();
+        for (key, near) in [
+            ("network", Some("networks")),
+            ("Networks", Some("networks")),
+            ("nmae", Some("name")),
+            ("allow-any-address", Some("allow_any_address")),
+            ("host", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(key, names()), near, "{key}");
+        }
+    }
+
+    #[test]
+    fn no_table_and_no_key_stands_twice() {
+        for (i, table) in SCHEMA.iter().enumerate() {
+            assert!(SCHEMA[..i].iter().all(|other| other.name != table.name), "{}", table.name);
+            for (j, key) in table.keys.iter().enumerate() {
+                assert!(!table.keys[..j].contains(key), "{}.{key}", table.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The configuration from outside: the reference is complete, the example works, and every mistake is told as it should be.
+//!
+//! `tests/config/*.toml` are configurations with something wrong. Each ends with what the relay says about it, one line behind `#> ` for each
+//! problem or warning; `@DIR@` stands for a folder that the test fills (see [`folder`]).
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use hve_relay::config::{Config, Form, HVE_GA, HVE_PREVIEW, Problems, SCHEMA};
+use hve_relay::mail::{AccountName, Class};
+use tempfile::TempDir;
+
+const REFERENCE: &str = include_str!("../config/hve-relay.toml");
+/// In every secret of these tests; it must never be in an output.
+const MARKER: &str = "Pa55word";
+
+/// The example that the documentation gives as the least that works.
+const LEAST: &str = r#"
+data_dir = "/var/lib/hve-relay"
+[tenant]
+profile = "hve-preview"
+accepted_domains = ["contoso.com"]
+[[listener]]
+address = "0.0.0.0:25"
+[[client]]
+name = "devices"
+networks = ["10.20.0.0/16", "127.0.0.0/8"]
+[[account]]
+address = "hve01@contoso.com"
+password_file = "/etc/hve-relay/hve01.password"
+"#;
+
+/// A folder with the files that configurations name.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode set");
+    };
+    write("good.password", &format!("{MARKER}-1\n"), 0o600);
+    write("group.password", &format!("{MARKER}-2\r\n"), 0o640);
+    write("open.password", &format!("{MARKER}-3\n"), 0o644);
+    write("empty.password", "\n", 0o600);
+    write("two-lines.password", &format!("{MARKER}\n{MARKER}\n"), 0o600);
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    write("ca.pem", &key.cert.pem(), 0o644);
+    write("not-pem.pem", "no certificate\n", 0o644);
+    write("bad.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o644);
+    folder
+}
+
+fn load(text: &str, folder: &TempDir) -> Result<(Config, Vec<String>), Problems> {
+    let dir = folder.path().to_str().expect("UTF-8");
+    let text = text.replace("@DIR@", dir).replace("/etc/hve-relay/hve01.password", &format!("{dir}/good.password"));
+    let (config, warnings) = Config::from_str(&text, Path::new("hve-relay.toml"))?;
+    Ok((config, warnings.iter().map(ToString::to_string).collect()))
+}
+
+/// The reference line by line: (table, key, line) for live and commented keys; headers have an empty key.
+fn reference_keys() -> Vec<(String, String, &'static str)> {
+    let mut table = String::new();
+    let mut keys = Vec::new();
+    for line in REFERENCE.lines() {
+        let text = uncommented(line);
+        if let Some(header) = text.strip_prefix('[') {
+            table = header.trim_matches(['[', ']']).to_owned();
+            keys.push((table.clone(), String::new(), line));
+        } else if let Some((key, _)) = text.split_once(" = ").filter(|_| !text.starts_with('#')) {
+            keys.push((table.clone(), key.to_owned(), line));
+        }
+    }
+    keys
+}
+
+/// The line without the mark that comments its key or header out; prose stays a comment.
+fn uncommented(line: &str) -> &str {
+    let word = |text: &str| text.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    line.strip_prefix("# ").filter(|text| word(text) || (text.starts_with('[') && text.ends_with(']'))).unwrap_or(line)
+}
+
+fn is_example(line: &str) -> bool {
+    line.ends_with("(example)")
+}
+
+#[test]
+fn the_example_works() {
+    let (config, _) = load(LEAST, &folder()).expect("no problem");
+    assert_eq!(config.listeners, ["0.0.0.0:25".parse().expect("address")]);
+    assert_eq!(config.intake.accepted_domains, ["contoso.com"]);
+    assert_eq!(config.intake.clients.len(), 1);
+    assert_eq!(config.intake.internal_route, config.intake.external_route);
+    let route = &config.routes[0];
+    assert_eq!((route.host.as_str(), route.port), (HVE_PREVIEW.host, 587));
+    let login = &config.logins[&AccountName::new("hve01@contoso.com")];
+    assert_eq!((login.user.as_str(), login.password.expose()), ("hve01@contoso.com", "Pa55word-1"));
+    assert_eq!(
+        config.to_string(),
+        "1 listener, 1 client, 1 account; internal and external mail goes to smtp-hve.office365.com:587. \
+         Internal is contoso.com. Messages up to 10 MiB are kept in /var/lib/hve-relay for at most 5d."
+    );
+}
+
+#[test]
+fn the_live_lines_of_the_reference_are_the_example() {
+    let live = |text: &'static str| text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect::<Vec<_>>();
+    assert_eq!(live(REFERENCE), live(LEAST));
+}
+
+#[test]
+fn the_reference_has_every_key_and_no_other() {
+    let known: BTreeSet<(String, String)> =
+        SCHEMA.iter().flat_map(|table| table.keys.iter().map(|key| (table.name.to_owned(), (*key).to_owned()))).collect();
+    let shown: Vec<(String, String)> =
+        reference_keys().into_iter().filter(|(_, key, _)| !key.is_empty()).map(|(table, key, _)| (table, key)).collect();
+    let once: BTreeSet<(String, String)> = shown.iter().cloned().collect();
+    assert_eq!(once.len(), shown.len(), "a key stands in the reference twice");
+    assert_eq!(once, known);
+    for (table, key, line) in reference_keys() {
+        let Some(schema) = SCHEMA.iter().find(|schema| schema.name == table && key.is_empty()) else { continue };
+        let header = if schema.form == Form::Many { format!("[[{table}]]") } else { format!("[{table}]") };
+        assert_eq!(uncommented(line), header);
+    }
+}
+
+#[test]
+fn the_defaults_of_the_reference_are_the_real_ones() {
+    let folder = folder();
+    let all: Vec<&str> = REFERENCE.lines().map(|line| if is_example(line) { line } else { uncommented(line) }).collect();
+    let (spelled_out, warnings) = load(&all.join("\n"), &folder).expect("no problem");
+    let (least, _) = load(LEAST, &folder).expect("no problem");
+    assert_eq!(spelled_out, least);
+    assert!(!warnings.iter().any(|warning| !warning.contains("hostname")), "{warnings:?}");
+    let (without_profile, _) = load(&LEAST.replace("profile = \"hve-preview\"\n", ""), &folder).expect("no problem");
+    assert_eq!(without_profile, least);
+}
+
+#[test]
+fn the_examples_of_the_reference_can_be_written() {
+    let folder = folder();
+    for (table, key, line) in reference_keys().into_iter().filter(|(.., line)| is_example(line)) {
+        let text: Vec<&str> = REFERENCE
+            .lines()
+            .map(|other| if other == line || (table == "route" && !is_example(other)) { uncommented(other) } else { other })
+            // A password has one place.
+            .filter(|other| !(key.starts_with("password_") && other.starts_with("password_file")))
+            .collect();
+        let text = text.join("\n").replace("/etc/hve-relay/ca.pem", "@DIR@/ca.pem");
+        let problems = load(&text, &folder).err().map(|problems| problems.to_string()).unwrap_or_default();
+        let only_not_here = problems.is_empty() || problems.contains("is not set");
+        assert!(only_not_here && problems.lines().count() <= 1, "{line}: {problems}");
+    }
+}
+
+/// A date is what no key takes: whoever reads the key says so.
+#[test]
+fn every_known_key_is_read() {
+    let folder = folder();
+    let date: toml::Value = "d = 1979-05-27".parse::<toml::Table>().expect("TOML")["d"].clone();
+    for table in SCHEMA {
+        for key in table.keys {
+            let mut text: toml::Table = LEAST.parse().expect("TOML");
+            match table.form {
+                Form::Top => text.insert((*key).to_owned(), date.clone()),
+                Form::One => {
+                    let entry = text.entry(table.name).or_insert_with(|| toml::Table::new().into());
+                    entry.as_table_mut().expect("a table").insert((*key).to_owned(), date.clone())
+                }
+                Form::Many => {
+                    let route: toml::Table = "name = \"hve\"\nhost = \"localhost\"".parse().expect("TOML");
+                    let entry = text.entry(table.name).or_insert_with(|| vec![route].into());
+                    entry[0].as_table_mut().expect("a table").insert((*key).to_owned(), date.clone())
+                }
+            };
+            let dotted = match table.form {
+                Form::Top => (*key).to_owned(),
+                Form::One => format!("{}.{key}", table.name),
+                Form::Many => format!("{}[0].{key}", table.name),
+            };
+            let problems = load(&text.to_string(), &folder).expect_err(&dotted);
+            assert!(problems.list().iter().any(|problem| problem.key == dotted && problem.found != "unknown key"), "{dotted}: {problems}");
+        }
+    }
+}
+
+#[test]
+fn every_mistake_is_told_as_it_should_be() {
+    let folder = folder();
+    let dir = folder.path().to_str().expect("UTF-8");
+    let mut wrong = Vec::new();
+    let mut files = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let text = fs::read_to_string(&path).expect("readable");
+        let expected: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#> ")).collect();
+        let said: Vec<String> = match load(&text, &folder) {
+            Ok((_, warnings)) => warnings,
+            Err(problems) => problems.to_string().lines().map(str::to_owned).collect(),
+        };
+        let said: Vec<String> = said.iter().map(|line| line.replace(dir, "@DIR@")).collect();
+        assert!(!said.iter().any(|line| line.contains(MARKER)), "{}: a secret is shown: {said:#?}", path.display());
+        if said != expected || said.is_empty() {
+            let lines: Vec<String> = said.iter().map(|line| format!("#> {line}")).collect();
+            wrong.push(format!("{} says\n{}", path.display(), lines.join("\n")));
+        }
+        files += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert!(files >= 30, "only {files} configurations found");
+}
+
+#[test]
+fn several_problems_are_told_at_once_in_the_order_of_the_file() {
+    let text = LEAST.replace("profile", "profil").replace(":25", "").replace("10.20.0.0/16", "10.20.0.0/33").replace("hve01@", "");
+    let problems = load(&text, &folder()).expect_err("problems");
+    let lines: Vec<(usize, &str)> = problems.list().iter().map(|problem| (problem.line, problem.key.as_str())).collect();
+    assert_eq!(lines, [(4, "tenant.profil"), (7, "listener[0].address"), (10, "client[0].networks[0]"), (12, "account[0].address")]);
+    assert_eq!(problems.exit_status(), 78);
+}
+
+#[test]
+fn a_configuration_never_shows_a_password() {
+    let (config, _) = load(LEAST, &folder()).expect("no problem");
+    assert!(!format!("{config:?} {config}").contains(MARKER));
+}
+
+#[test]
+fn general_availability_has_no_external_mail() {
+    let (config, _) = load(&LEAST.replace("hve-preview", "hve-ga"), &folder()).expect("no problem");
+    assert_eq!((config.intake.external_route.clone(), config.unrouted()), (None, vec![Class::External]));
+    assert_eq!(config.routes[0].host, HVE_GA.host);
+    let shown = config.to_string();
+    assert!(shown.contains("mail to anywhere else is refused"), "{shown}");
+}
+
+#[test]
+fn routes_share_the_classes_and_the_accounts() {
+    let text = format!(
+        "{LEAST}{}",
+        r#"
+        [[account]]
+        address = "Relay@Contoso.com"
+        password_file = "@DIR@/group.password"
+        route = "elsewhere"
+        connections = 2
+        [[route]]
+        name = "hve"
+        host = "127.0.0.1"
+        port = 2587
+        tls_ca_file = "@DIR@/ca.pem"
+        tls_server_name = "smtp-hve.office365.com"
+        takes = ["internal"]
+        [[route]]
+        name = "elsewhere"
+        host = "smtp.example.net"
+        takes = ["external"]
+        "#
+    );
+    let folder = folder();
+    let (config, _) = load(&text, &folder).expect("no problem");
+    let name = |route: &Option<hve_relay::mail::RouteName>| route.as_ref().map(ToString::to_string);
+    assert_eq!(name(&config.intake.internal_route).as_deref(), Some("hve"));
+    assert_eq!(name(&config.intake.external_route).as_deref(), Some("elsewhere"));
+    let accounts: Vec<(&str, &str, usize)> =
+        config.schedule.accounts.iter().map(|account| (account.name.as_str(), account.route.as_str(), account.connections)).collect();
+    assert_eq!(accounts, [("hve01@contoso.com", "hve", 4), ("relay@contoso.com", "elsewhere", 2)]);
+    assert_eq!(config.logins[&AccountName::new("relay@contoso.com")].password.expose(), "Pa55word-2");
+    assert_eq!(config.routes[0].server_name.to_str(), "smtp-hve.office365.com");
+    assert_eq!((config.routes[1].port, config.routes[1].server_name.to_str()), (587, "smtp.example.net".into()));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_no_configuration() {
+    let folder = folder();
+    for (path, reason) in [(folder.path().join("none.toml"), "no such file or directory"), (folder.path().into(), "is a directory")] {
+        let problems = Config::load(&path).expect_err("unreadable");
+        assert_eq!(problems.to_string(), format!("{}: cannot be read: {reason}", path.display()));
+        assert_eq!(problems.exit_status(), 66);
+    }
+    let path = folder.path().join("latin1.toml");
+    fs::write(&path, b"# ok\n# M\xfcnchen\n").expect("written");
+    let problems = Config::load(&path).expect_err("not UTF-8");
+    assert_eq!(problems.to_string(), format!("{}:2: this is not UTF-8 text: save the file as UTF-8", path.display()));
+    assert_eq!(problems.exit_status(), 78);
+}
+
+/// The environment belongs to the whole process, so the test runs itself once more in an environment of its own.
+#[test]
+fn passwords_come_from_credentials_and_the_environment_too() {
+    const OWN: &str = "HVE_RELAY_TEST_PASSWORD";
+    let folder = folder();
+    if std::env::var_os(OWN).is_none() {
+        let itself = std::env::current_exe().expect("a path");
+        let name = "passwords_come_from_credentials_and_the_environment_too";
+        let out = Command::new(itself)
+            .args(["--exact", name, "--nocapture"])
+            .env(OWN, format!("{MARKER}-4"))
+            .env("CREDENTIALS_DIRECTORY", folder.path())
+            .output()
+            .expect("started");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        return;
+    }
+    let password = |line: &str| {
+        let (config, _) = load(&LEAST.replace("password_file = \"/etc/hve-relay/hve01.password\"", line), &folder).expect("no problem");
+        config.logins.values().next().expect("a login").password.expose().to_owned()
+    };
+    assert_eq!(password(&format!("password_env = {OWN:?}")), "Pa55word-4");
+    assert_eq!(password("password_credential = \"group.password\""), "Pa55word-2");
+}
