@@ -222,6 +222,23 @@ fn several_problems_are_told_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
+fn no_damage_to_a_file_is_the_end_of_the_program() {
+    let folder = folder();
+    let text = LEAST.replace("devices", "größe");
+    let lines: Vec<&str> = text.lines().collect();
+    for (at, _) in text.char_indices() {
+        let (head, tail) = text.split_at(at);
+        let _ = load(head, &folder);
+        let _ = load(&format!("{head}[{tail}"), &folder);
+        let _ = load(&format!("{head}\"{tail}"), &folder);
+    }
+    for left_out in 1..lines.len() {
+        let rest: Vec<&str> = lines.iter().enumerate().filter(|(i, _)| *i != left_out).map(|(_, line)| *line).collect();
+        let _ = load(&rest.join("\n"), &folder);
+    }
+}
+
+#[test]
 fn a_configuration_never_shows_a_password() {
     let (config, _) = load(LEAST, &folder()).expect("no problem");
     assert!(!format!("{config:?} {config}").contains(MARKER));
@@ -301,7 +318,8 @@ fn passwords_come_from_credentials_and_the_environment_too() {
             .env("CREDENTIALS_DIRECTORY", folder.path())
             .output()
             .expect("started");
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&out.stderr));
         return;
     }
     let password = |line: &str| {

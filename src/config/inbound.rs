@@ -53,6 +53,10 @@ pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>) -> Vec<C
     let mut seen: Vec<At<IpNet>> = Vec::new();
     let mut clients = Vec::new();
     for section in document.at_least_one("client", "name = \"devices\" and networks = [\"10.20.0.0/16\"]") {
+        let name = section.need("name", value::name, "name = \"devices\"");
+        if let Some(name) = &name {
+            unique(name, &names, findings);
+        }
         let any_address = section.or("allow_any_address", value::truth, false);
         let networks = section.need_list("networks", value::network, "networks = [\"10.20.0.0/16\"]");
         for network in &networks {
@@ -64,10 +68,6 @@ pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>) -> Vec<C
             }
         }
         seen.extend(networks.iter().cloned());
-        let name = section.need("name", value::name, "name = \"devices\"");
-        if let Some(name) = &name {
-            unique(name, &names, findings);
-        }
         if let Some(At { value, .. }) = &name {
             let networks = networks.into_iter().map(|network| network.value).collect();
             clients.push(ClientSettings { name: ClientName::new(value.as_str()), networks });
@@ -149,7 +149,7 @@ fn hostname(document: &Document<'_>, findings: &Findings<'_>, last_resort: &str)
         None => {
             let place = Place { key: "hostname".to_owned(), offset: 0 };
             match rustix::system::uname().nodename().to_str() {
-                Ok(name) if value::is_host_name(name) => (name.to_owned(), place),
+                Ok(name) if name.is_ascii() && value::is_host_name(name) => (name.to_owned(), place),
                 _ => (last_resort.to_owned(), place),
             }
         }

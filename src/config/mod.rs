@@ -193,7 +193,7 @@ impl Config {
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // What the parser made of the rest of the text would only confuse.
-            reader::report_syntax(text, &errors, &findings);
+            reader::report_syntax(text, errors, &findings);
             return Err(findings.problems());
         }
         let config = resolve(&Document::new(table.get_ref(), &findings), &findings);
@@ -222,6 +222,7 @@ impl Config {
 
 /// What the text means. Where a problem was reported, the value is a stand-in, and the whole is not used.
 fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
+    let data_dir = outbound::data_dir(document, findings);
     let tenant = inbound::tenant(document, findings);
     let listeners = inbound::listeners(document, findings);
     let clients = inbound::clients(document, findings);
@@ -244,7 +245,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     Config {
         profile: tenant.profile,
         listeners,
-        store: outbound::store(document, findings, session.message_size),
+        store: outbound::store(document, data_dir, session.message_size),
         session,
         intake,
         schedule: outbound::schedule(document, findings, accounts.settings),

@@ -19,6 +19,7 @@ use crate::{
     schedule::{self, AccountSettings},
     smtp::Mailbox,
     store,
+    units::format_duration,
     upstream::{Login, Timeouts},
 };
 
@@ -43,27 +44,28 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
     let mut names: Vec<At<String>> = Vec::new();
     let mut routes: Vec<Route> = Vec::new();
     for section in &sections {
-        let Some(name) = section.need("name", value::name, &format!("name = {DEFAULT_ROUTE:?}")) else { continue };
-        unique(&name, &names, findings);
-        let takes = takes(section, findings, profile, &routes);
-        let host = section.need("host", value::host, &format!("host = {:?}", profile.host)).map(|host| host.value);
+        let name = section.need("name", value::name, &format!("name = {DEFAULT_ROUTE:?}"));
+        if let Some(name) = &name {
+            unique(name, &names, findings);
+        }
+        let host = section.need("host", value::host, &format!("host = {:?}", profile.host));
+        let host = host.map_or_else(|| profile.host.to_owned(), |host| host.value);
+        let port = section.or("port", value::port, profile.port);
         let tls_ca_file = section.get("tls_ca_file", value::path);
         if let Some(At { value, place }) = &tls_ca_file {
             check_certificates(value, place, findings);
         }
-        let port = section.or("port", value::port, profile.port);
         let server_name = section.get("tls_server_name", value::server_name).map(|name| name.value);
-        let host = host.unwrap_or_else(|| profile.host.to_owned());
-        let server_name = server_name.or_else(|| ServerName::try_from(host.clone()).ok());
-        routes.extend(server_name.map(|server_name| Route {
-            name: RouteName::new(name.value.as_str()),
+        let takes = takes(section, findings, profile, &routes);
+        routes.extend(server_name.or_else(|| ServerName::try_from(host.clone()).ok()).map(|server_name| Route {
+            name: RouteName::new(name.as_ref().map_or("", |name| name.value.as_str())),
             host,
             port,
             tls_ca_file: tls_ca_file.map(|file| file.value),
             server_name,
             takes,
         }));
-        names.push(name);
+        names.extend(name);
     }
     if sections.is_empty() {
         routes.extend(ServerName::try_from(profile.host).ok().map(|server_name| Route {
@@ -80,21 +82,18 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
 
 /// The classes that a route takes; each may have one route only.
 fn takes(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, earlier: &[Route]) -> Vec<Class> {
-    let written = section.list("takes", value::choice("a class of recipients", CLASSES));
+    let written = section.list("takes", value::choice("a class of recipients", CLASSES), "takes = [\"internal\"], or leave it out");
     let (classes, place) = match written {
         Some(At { value, place }) => (value.into_iter().map(|class| class.value).collect(), place),
         None => (profile.takes.to_vec(), section.place().clone()),
     };
-    let mut taken = Vec::new();
-    for class in classes {
-        if let Some(route) = earlier.iter().find(|route| route.takes.contains(&class)) {
-            let hint = "write takes = [\"internal\"] or takes = [\"external\"] with each route, so that every class has one";
-            findings.problem(&place, format!("{class} mail goes to route \"{}\" already", route.name), hint);
-        } else if !taken.contains(&class) {
-            taken.push(class);
-        }
+    let owner = |class| earlier.iter().find(|route| route.takes.contains(&class));
+    let (taken, free): (Vec<Class>, Vec<Class>) = classes.into_iter().partition(|class| owner(*class).is_some());
+    if let Some((class, route)) = taken.first().and_then(|class| Some((class, owner(*class)?))) {
+        let hint = "write takes = [\"internal\"] with one route and takes = [\"external\"] with another, so that every class has one route";
+        findings.problem(&place, format!("{class} mail goes to route \"{}\" already", route.name), hint);
     }
-    taken
+    free
 }
 
 /// Finds out now whether the file will do; it is read again when connections are made.
@@ -125,12 +124,11 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
         findings.problem(first.place(), found, "remove those from here on");
     }
     for section in &sections {
+        let address = section.need("address", value::mailbox, "address = \"hve01@contoso.com\"");
         let password = password::read(section, findings);
         let connections = section.or("connections", value::count(1..=1_000), CONNECTIONS);
         let route = route(section, findings, routes);
-        let Some(At { value: address, place }) = section.need("address", value::mailbox, "address = \"hve01@contoso.com\"") else {
-            continue;
-        };
+        let Some(At { value: address, place }) = address else { continue };
         let name = AccountName::new(address.as_str().to_lowercase());
         if accounts.settings.iter().any(|earlier| earlier.name == name) {
             findings.problem(&place, format!("\"{address}\" stands in another account already"), "remove one of the two");
@@ -151,7 +149,8 @@ fn route(section: &Section<'_>, findings: &Findings<'_>, routes: &[Route]) -> Op
     };
     let found = routes.iter().find(|route| route.name.as_str() == value).map(|route| route.name.clone());
     if found.is_none() {
-        let names: Vec<String> = routes.iter().map(|route| format!("\"{}\"", route.name)).collect();
+        let named = routes.iter().filter(|route| !route.name.as_str().is_empty());
+        let names: Vec<String> = named.map(|route| format!("\"{}\"", route.name)).collect();
         let hint = match names.as_slice() {
             [] => "write a [[route]] of that name".to_owned(),
             names => format!("write {}, or a [[route]] of that name", names.join(" or ")),
@@ -224,14 +223,11 @@ pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>, account
         pause_max: section.or("pause_max", wait(), default.pause_max),
         probe: section.or("probe", wait(), default.probe),
     };
-    let order = |small: &str, small_value: Duration, large: &str, large_value: Duration| {
-        if small_value > large_value {
-            let key = if section.has(large) { large } else { small };
-            findings.problem(
-                &section.place_of(key),
-                format!("{large} is less than {small}"),
-                format!("write a {large} of at least {small}"),
-            );
+    let order = |small: &str, least: Duration, large: &str, most: Duration| {
+        if least > most {
+            let place = section.place_of(if section.has(large) { large } else { small });
+            let found = format!("{small}, {}, is more than {large}, {}", format_duration(least), format_duration(most));
+            findings.problem(&place, found, format!("lower {small}, or raise {large}"));
         }
     };
     order("retry_min", settings.retry_min, "retry_max", settings.retry_max);
@@ -241,14 +237,18 @@ pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>, account
 }
 
 /// Where the queue lies.
-pub(super) fn store(document: &Document<'_>, findings: &Findings<'_>, message_size: u64) -> store::Settings {
-    let data_dir = document.top().need("data_dir", value::path, "data_dir = \"/var/lib/hve-relay\"");
-    if let Some(At { value, place }) = data_dir.as_ref().filter(|data_dir| data_dir.value.exists() && !data_dir.value.is_dir()) {
-        findings.problem(place, format!("{} is not a directory", value.display()), "write the path of a directory of the relay's own");
+pub(super) fn data_dir(document: &Document<'_>, findings: &Findings<'_>) -> PathBuf {
+    let Some(At { value, place }) = document.top().need("data_dir", value::path, "data_dir = \"/var/lib/hve-relay\"") else {
+        return PathBuf::new();
+    };
+    if value.exists() && !value.is_dir() {
+        findings.problem(&place, format!("{} is not a directory", value.display()), "write the path of a directory of the relay's own");
     }
-    store::Settings {
-        data_dir: data_dir.map_or_else(PathBuf::new, |data_dir| data_dir.value),
-        reserve: document.one("queue").or("free_space_reserve", value::size(0..=1 << 40), FREE_SPACE_RESERVE),
-        message_size,
-    }
+    value
+}
+
+/// The queue's directory, and what must stay free there.
+pub(super) fn store(document: &Document<'_>, data_dir: PathBuf, message_size: u64) -> store::Settings {
+    let reserve = document.one("queue").or("free_space_reserve", value::size(0..=1 << 40), FREE_SPACE_RESERVE);
+    store::Settings { data_dir, reserve, message_size }
 }

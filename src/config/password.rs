@@ -28,6 +28,8 @@ pub(super) fn read(account: &Section<'_>, findings: &Findings<'_>) -> Option<Sec
     let variable = account.get("password_env", name);
     let mut written = ["password_file", "password_credential", "password_env"].into_iter().filter(|key| account.has(key));
     match (written.next(), written.next()) {
+        // Written into the configuration itself: that was told as an unknown key.
+        (None, _) if account.has("password") => return None,
         (None, _) => {
             let hint = "write password_file = \"/etc/hve-relay/hve01.password\", a file that only the relay can read";
             findings.problem(&account.place_of("password_file"), "is missing", hint);

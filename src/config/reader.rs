@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
 use super::problem::{At, Findings, Place};
-use super::schema::{self, Form, Table};
+use super::schema::{self, Form, SCHEMA, Table};
 use super::value::Wrong;
 
 /// Turns a TOML value into what it means.
@@ -30,23 +30,24 @@ pub(super) struct Section<'t> {
     place: Place,
     /// None if it was not written.
     entries: Option<&'t DeTable<'t>>,
+    /// It was written, but not so that it could be read: that was reported, and what it lacks is not known.
+    unreadable: bool,
     findings: &'t Findings<'t>,
 }
 
-/// Reports what is not TOML: one problem for each line, because the parser reports what follows from an error as well.
-pub(super) fn report_syntax(text: &str, errors: &[Error], findings: &Findings<'_>) {
-    let mut last = 0;
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
+/// Reports what is not TOML: keys written twice, up to the first place where the text cannot be parsed. What the parser says about the rest of
+/// the text mostly follows from that place. Its messages say what it expected and quote nothing of the text, which may hold a secret.
+pub(super) fn report_syntax(text: &str, errors: Vec<Error>, findings: &Findings<'_>) {
+    let mut errors: Vec<_> = errors.into_iter().map(|error| (error.span().unwrap_or(0..0), error)).collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    for (span, error) in errors {
         let place = Place { key: String::new(), offset: span.start };
-        let line = findings.line(&place);
-        if std::mem::replace(&mut last, line) == line {
-            continue;
-        }
-        match (error.message(), text.get(span).map(str::trim).filter(|name| !name.is_empty())) {
+        match (error.message(), text.get(span)) {
             ("duplicate key", Some(name)) => findings.problem(&place, format!("{name} is written twice"), "keep one of the two"),
-            // The parser's messages say what it expected, and quote nothing of the text, which may hold a secret.
-            (message, _) => findings.problem(&place, "this is not TOML", message),
+            (message, _) => {
+                let found = format!("this is not TOML ({})", message.trim_end_matches(", expected nothing"));
+                return findings.problem(&place, found, "look for missing quotes, a missing comma or an open bracket, here or just above");
+            }
         }
     }
 }
@@ -65,26 +66,26 @@ impl<'t> Document<'t> {
 
     /// A table that may stand in the file once.
     pub fn one(&self, name: &'static str) -> Section<'t> {
-        let place = |offset| Place { key: name.to_owned(), offset };
-        match self.table.get(name) {
-            None => self.section(name, place(0), None),
-            Some(value) => match value.get_ref() {
-                DeValue::Table(entries) => self.section(name, place(value.span().start), Some(entries)),
-                _ => {
-                    let place = place(value.span().start);
-                    self.findings.problem(&place, Wrong::is_not(value.get_ref(), "one table", "").found, format!("write [{name}], once"));
-                    self.section(name, place, None)
-                }
-            },
+        let Some(value) = self.table.get(name) else {
+            let mut section = self.section(name, Place { key: name.to_owned(), offset: 0 }, None);
+            section.unreadable = schema::is_misspelt(self.table, &SCHEMA[0], name);
+            return section;
+        };
+        let place = Place { key: name.to_owned(), offset: value.span().start };
+        if let DeValue::Table(entries) = value.get_ref() {
+            return self.section(name, place, Some(entries));
         }
+        self.findings.problem(&place, Wrong::is_not(value.get_ref(), "one table", "").found, format!("write [{name}], once"));
+        let mut section = self.section(name, place, None);
+        section.unreadable = true;
+        section
     }
 
     /// The tables of a name that may stand in the file many times, in the file's order.
     pub fn many(&self, name: &'static str) -> Vec<Section<'t>> {
         let Some(value) = self.table.get(name) else { return Vec::new() };
         let found = schema::tables(name, value);
-        let entries = value.get_ref().as_array().map(|array| array.len());
-        if entries != Some(found.len()) {
+        if value.get_ref().as_array().map(|array| array.len()) != Some(found.len()) {
             let place = Place { key: name.to_owned(), offset: value.span().start };
             self.findings.problem(&place, "this is not a list of tables", format!("write [[{name}]], with two brackets, for each"));
         }
@@ -93,15 +94,18 @@ impl<'t> Document<'t> {
 
     /// The tables of a name of which there must be at least one.
     pub fn at_least_one(&self, name: &'static str, hint: &str) -> Vec<Section<'t>> {
-        if self.table.get(name).is_none() {
-            self.findings.problem(&Place { key: name.to_owned(), offset: 0 }, "is missing", format!("write [[{name}]] with {hint}"));
+        let value = self.table.get(name);
+        let none = value.is_none_or(|value| value.get_ref().as_array().is_some_and(|array| array.is_empty()));
+        if none && !schema::is_misspelt(self.table, &SCHEMA[0], name) {
+            let place = Place { key: name.to_owned(), offset: value.map_or(0, |value| value.span().start) };
+            self.findings.problem(&place, "is missing", format!("write [[{name}]] with {hint}"));
         }
         self.many(name)
     }
 
     fn section(&self, name: &'static str, place: Place, entries: Option<&'t DeTable<'t>>) -> Section<'t> {
-        let schema = schema::find(name).unwrap_or(&schema::SCHEMA[0]);
-        Section { schema, place, entries, findings: self.findings }
+        let schema = schema::find(name).unwrap_or(&SCHEMA[0]);
+        Section { schema, place, entries, unreadable: false, findings: self.findings }
     }
 }
 
@@ -140,18 +144,18 @@ impl<'t> Section<'t> {
         self.get(key, read)
     }
 
-    /// The elements of a list that can be read, if the list was written.
-    pub fn list<T>(&self, key: &str, read: impl Read<T>) -> Option<At<Vec<At<T>>>> {
+    /// The elements of a list that can be read, if the list was written; the hint shows how.
+    pub fn list<T>(&self, key: &str, read: impl Read<T>, hint: &str) -> Option<At<Vec<At<T>>>> {
         debug_assert!(self.schema.keys.contains(&key), "{key} is not in the schema of {}", self.schema.name);
         let place = self.place_of(key);
         let value = self.written(key)?;
         let Some(elements) = value.get_ref().as_array() else {
             let found = Wrong::is_not(value.get_ref(), "a list", "").found;
-            self.findings.problem(&place, found, "put brackets around it, such as [\"…\", \"…\"]");
+            self.findings.problem(&place, found, format!("write {hint}"));
             return None;
         };
         if elements.is_empty() {
-            self.findings.problem(&place, "the list is empty", "write at least one element, or leave the key out where it has a default");
+            self.findings.problem(&place, "the list is empty", format!("write {hint}"));
         }
         let element = |(i, element): (usize, &Spanned<DeValue<'_>>)| {
             let place = Place { key: format!("{}[{i}]", place.key), offset: element.span().start };
@@ -164,11 +168,12 @@ impl<'t> Section<'t> {
     /// A list that must be there; the hint shows how it is written.
     pub fn need_list<T>(&self, key: &str, read: impl Read<T>, hint: &str) -> Vec<At<T>> {
         self.require(key, hint);
-        self.list(key, read).map(|found| found.value).unwrap_or_default()
+        self.list(key, read, hint).map(|found| found.value).unwrap_or_default()
     }
 
     fn require(&self, key: &str, hint: &str) {
-        if !self.has(key) {
+        let misspelt = self.entries.is_some_and(|entries| schema::is_misspelt(entries, self.schema, key));
+        if !self.has(key) && !misspelt && !self.unreadable {
             let below = if self.entries.is_some() { String::new() } else { format!(" below {}", self.schema.header()) };
             self.findings.problem(&self.place_of(key), "is missing", format!("write {hint}{below}"));
         }

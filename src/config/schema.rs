@@ -122,16 +122,27 @@ fn report(table: &Table, key: &str, place: &Place, findings: &Findings<'_>) {
     if let Some((.., found, hint)) = REFUSED.iter().find(|(name, refused, ..)| *name == table.name && *refused == key) {
         return findings.problem(place, *found, *hint);
     }
-    let tables = SCHEMA.iter().map(|table| table.name).filter(|name| table.form == Form::Top && !name.is_empty());
-    let hint = match nearest(key, table.keys.iter().copied().chain(tables)) {
-        Some(near) => format!("did you mean \"{near}\"?"),
+    let hint = match nearest(key, names(table)) {
+        Some(near) => format!("did you mean {near:?}?"),
         None => match SCHEMA.iter().find(|other| other.keys.contains(&key)) {
             Some(other) if other.form == Form::Top => "it belongs at the top of the file, before the first [table]".to_owned(),
             Some(other) => format!("it belongs below {}", other.header()),
-            None => format!("{} takes {}", table.header(), table.keys.join(", ")),
+            None => format!("{} takes {}", table.header(), names(table).collect::<Vec<_>>().join(", ")),
         },
     };
     findings.problem(place, "unknown key", hint);
+}
+
+/// What may stand in a table: its keys, and at the top of the file the other tables too.
+fn names(table: &Table) -> impl Iterator<Item = &'static str> {
+    let tables = SCHEMA.iter().map(|table| table.name).filter(|name| !name.is_empty());
+    table.keys.iter().copied().chain(tables.filter(|_| table.form == Form::Top))
+}
+
+/// Whether an unknown entry was probably meant to be this key or table: then it has been told already, and is not missing besides.
+pub(super) fn is_misspelt(entries: &DeTable<'_>, table: &Table, key: &str) -> bool {
+    let unknown = entries.keys().map(|entry| entry.get_ref().as_ref()).filter(|entry| names(table).all(|name| name != *entry));
+    unknown.into_iter().any(|entry| nearest(entry, names(table)) == Some(key))
 }
 
 /// The candidate that a typing error most likely meant: at most a third of its letters wrong.

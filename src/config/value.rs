@@ -121,7 +121,8 @@ pub(super) fn choice<T: Copy>(what: &'static str, words: &'static [(&'static str
     move |value| {
         words.iter().find(|(word, _)| value.as_str() == Some(word)).map(|(_, meaning)| *meaning).ok_or_else(|| {
             let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-            Wrong::is_not(value, what, format!("write {}", words.join(" or ")))
+            let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+            Wrong::is_not(value, what, format!("write {} or {last}", others.join(", ")))
         })
     }
 }
@@ -143,14 +144,14 @@ pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
         .as_str()
         .filter(|text| text.starts_with('/') && !text.contains('\0'))
         .map(PathBuf::from)
-        .ok_or_else(|| Wrong::is_not(value, "an absolute path", "write it from the root, such as \"/var/lib/hve-relay\""))
+        .ok_or_else(|| Wrong::is_not(value, "an absolute path", "write it from the root: it begins with /"))
 }
 
-/// A host name, without a final dot, as written.
+/// What the relay calls itself: a host name without a final dot, in ASCII, for it stands in the greeting (RFC 5321 §4.2).
 pub(super) fn host_name(value: &DeValue<'_>) -> Result<String, Wrong> {
     value
         .as_str()
-        .filter(|text| is_host_name(text))
+        .filter(|text| text.is_ascii() && is_host_name(text))
         .map(str::to_owned)
         .ok_or_else(|| Wrong::is_not(value, "a host name", "write a name such as \"relay.contoso.com\""))
 }
@@ -194,8 +195,7 @@ pub(super) fn server_name(value: &DeValue<'_>) -> Result<ServerName<'static>, Wr
 
 pub(super) fn mailbox(value: &DeValue<'_>) -> Result<Mailbox, Wrong> {
     let hint = "write it as name@domain, such as \"hve01@contoso.com\"";
-    let text = value.as_str().ok_or_else(|| Wrong::is_not(value, "a mail address", hint))?;
-    text.parse().map_err(|error| Wrong { found: format!("{}: {error}", shown(value)), hint: hint.to_owned() })
+    value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Wrong::is_not(value, "a mail address", hint))
 }
 
 /// A network, or a single address.
