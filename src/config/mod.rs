@@ -98,14 +98,17 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     /// How long a connection waits for more mail before it is closed.
     pub idle: Duration,
+    /// How old a connection becomes.
+    pub age: Duration,
     /// Messages after which a connection is closed.
-    pub messages_per_connection: usize,
+    pub messages_per_connection: u32,
 }
 
 impl Default for Upstream {
     fn default() -> Self {
-        // HVE documents neither: long enough that a handshake is nothing beside the mail, short enough that its load balancer has its way.
-        Self { timeouts: Timeouts::default(), idle: Duration::from_secs(30), messages_per_connection: 1_000 }
+        // HVE documents none of these: long enough that a handshake is little beside the mail, short enough for its load balancer.
+        let (idle, age) = (Duration::from_secs(60), Duration::from_secs(1_800));
+        Self { timeouts: Timeouts::default(), idle, age, messages_per_connection: 1_000 }
     }
 }
 

@@ -204,7 +204,10 @@ pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile
             end_of_data: section.or("end_of_data", wait(), default.timeouts.end_of_data),
         },
         idle: section.or("idle", wait(), default.idle),
-        messages_per_connection: section.or("messages_per_connection", value::count(1..=1_000_000), default.messages_per_connection),
+        age: section.or("age", value::duration(Duration::from_secs(10)..=Duration::from_secs(86_400)), default.age),
+        messages_per_connection: section
+            .get("messages_per_connection", value::number(1..=1_000_000))
+            .map_or(default.messages_per_connection, |most| u32::try_from(most.value).unwrap_or(u32::MAX)),
     };
     (upstream, recipients.map_or(profile.recipients_per_delivery, |most| most.value))
 }
