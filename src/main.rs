@@ -1,3 +1,7 @@
-//! The one binary.
+//! The one binary. What it can do is in [`hve_relay::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hve_relay::cli::main()
+}

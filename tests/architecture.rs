@@ -24,7 +24,22 @@ const LAW: &[(&str, &[&str])] = &[
     ("upstream", &["reply", "tls", "mail", "smtp", "clock", "units", "secret"]),
     (
         "config",
-        &["session", "intake", "schedule", "store", "upstream", "reply", "notice", "tls", "mail", "smtp", "clock", "units", "secret"],
+        &[
+            "telemetry",
+            "session",
+            "intake",
+            "schedule",
+            "store",
+            "upstream",
+            "reply",
+            "notice",
+            "tls",
+            "mail",
+            "smtp",
+            "clock",
+            "units",
+            "secret",
+        ],
     ),
     // telling
     ("telemetry", &["session", "intake", "schedule", "store", "upstream", "reply", "notice", "tls", "mail", "smtp", "clock", "units"]),

@@ -1,3 +1,71 @@
-//! The command line.
+//! The command line: what can be asked of the binary, and its exit status (sysexits(3): 0 done, 64 wrong usage, 66 no such file, 74 input/output, 78 configuration).
 
 pub mod check;
+mod demo;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::Format;
+
+/// An SMTP relay for devices and applications in front of Microsoft 365 High Volume Email.
+#[derive(Debug, Parser)]
+#[command(name = "hve-relay", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay until SIGTERM or Ctrl-C.
+    Run {
+        /// The configuration, in TOML; config/hve-relay.toml documents every key.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How log lines on standard error look: auto (pretty on a terminal, else JSON), json or pretty. Overrides log.format.
+        #[arg(long, value_name = "FORMAT")]
+        log: Option<Format>,
+    },
+    /// Check a configuration: all its problems at once, each with what to write instead. Exit status 78 if there are any.
+    Check {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Try it out: a simulated HVE endpoint, the relay on 127.0.0.1:2525, and a small workload. Needs nothing and keeps nothing.
+    Demo {
+        /// End after the table; exit status 0 only if every message had the outcome it should.
+        #[arg(long)]
+        once: bool,
+        /// The port on 127.0.0.1 at which the relay listens.
+        #[arg(long, default_value_t = 2525, value_name = "PORT")]
+        port: u16,
+    },
+}
+
+/// sysexits(3): wrong usage.
+pub(crate) const EX_USAGE: u8 = 64;
+/// sysexits(3): an error of input or output.
+pub(crate) const EX_IOERR: u8 = 74;
+
+/// Reads the arguments, does what they ask, and returns the exit status.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let status = if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+            // Nobody is left to tell if the terminal is gone.
+            let _ = error.print();
+            return status;
+        }
+    };
+    match arguments.command {
+        Command::Run { config, log } => run::run(&config, log),
+        Command::Check { config } => check::run(&config),
+        Command::Demo { once, port } => demo::run(once, port),
+    }
+}

@@ -39,7 +39,8 @@ use crate::{
     intake,
     mail::{AccountName, Class, RouteName},
     schedule, session, store,
-    upstream::{Endpoint, Login, Timeouts},
+    telemetry::{self, Format, Level},
+    upstream::{Endpoint, Login, PoolSettings, Timeouts},
 };
 use problem::Findings;
 use reader::Document;
@@ -69,7 +70,7 @@ pub struct Config {
     /// How connections to those servers are used.
     pub upstream: Upstream,
     /// What is logged, and in which form.
-    pub log: Log,
+    pub log: telemetry::Settings,
     /// How long a stop waits for deliveries in flight.
     pub grace: Duration,
 }
@@ -92,76 +93,13 @@ pub struct Route {
 }
 
 /// How upstream connections are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Upstream {
     /// How long each step of a conversation may take.
     pub timeouts: Timeouts,
-    /// How long a connection waits for more mail before it is closed.
-    pub idle: Duration,
-    /// How old a connection becomes.
-    pub age: Duration,
-    /// Messages after which a connection is closed.
-    pub messages_per_connection: u32,
+    /// How long connections stay warm.
+    pub pool: PoolSettings,
 }
-
-impl Default for Upstream {
-    fn default() -> Self {
-        // HVE documents none of these: long enough that a handshake is little beside the mail, short enough for its load balancer.
-        let (idle, age) = (Duration::from_secs(60), Duration::from_secs(1_800));
-        Self { timeouts: Timeouts::default(), idle, age, messages_per_connection: 1_000 }
-    }
-}
-
-/// What is logged, and in which form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Log {
-    /// The form.
-    pub format: LogFormat,
-    /// What is left out.
-    pub level: LogLevel,
-}
-
-/// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object on a line.
-    Json,
-    /// For people.
-    Pretty,
-}
-
-/// The least important events that are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// What the operator must act upon.
-    Error,
-    /// What the operator should look at.
-    Warn,
-    /// What became of each message.
-    Info,
-    /// Each connection and reply.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        LOG_LEVELS.iter().find(|(_, level)| *level == self).map_or("info", |(word, _)| word)
-    }
-}
-
-const LOG_FORMATS: &[(&str, LogFormat)] = &[("auto", LogFormat::Auto), ("json", LogFormat::Json), ("pretty", LogFormat::Pretty)];
-const LOG_LEVELS: &[(&str, LogLevel)] = &[
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-    ("trace", LogLevel::Trace),
-];
 
 impl Config {
     /// Reads a configuration file and the files that it names.
@@ -255,9 +193,9 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         routes,
         logins: accounts.logins,
         upstream,
-        log: Log {
-            format: log.or("format", value::choice("a format", LOG_FORMATS), LogFormat::Auto),
-            level: log.or("level", value::choice("a level", LOG_LEVELS), LogLevel::Info),
+        log: telemetry::Settings {
+            format: log.or("format", value::choice("a format", Format::WORDS), Format::Auto),
+            level: log.or("level", value::choice("a level", Level::WORDS), Level::Info),
         },
         grace: document.one("shutdown").or("grace", value::duration(Duration::ZERO..=Duration::from_secs(3_600)), Duration::from_secs(30)),
     }

@@ -13,7 +13,7 @@ use super::inbound::{Tenant, unique};
 use super::problem::{At, Findings, Place};
 use super::profile::Profile;
 use super::reader::{Document, Section};
-use super::{Route, Upstream, password, value};
+use super::{PoolSettings, Route, Upstream, password, value};
 use crate::{
     mail::{AccountName, Class, RouteName},
     schedule::{self, AccountSettings},
@@ -193,7 +193,7 @@ pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile
         let found = format!("{} recipients are more than the {} that {} takes", most.value, profile.recipients_per_delivery, profile.name);
         findings.warning(&most.place, found, "lower it, unless all routes lead elsewhere");
     }
-    let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(3_600));
+    let wait = || value::duration(Duration::from_millis(100)..=Duration::from_secs(3_600));
     let upstream = Upstream {
         timeouts: Timeouts {
             connect: section.or("connect", wait(), default.timeouts.connect),
@@ -203,11 +203,13 @@ pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile
             block: section.or("block", wait(), default.timeouts.block),
             end_of_data: section.or("end_of_data", wait(), default.timeouts.end_of_data),
         },
-        idle: section.or("idle", wait(), default.idle),
-        age: section.or("age", value::duration(Duration::from_secs(10)..=Duration::from_secs(86_400)), default.age),
-        messages_per_connection: section
-            .get("messages_per_connection", value::number(1..=1_000_000))
-            .map_or(default.messages_per_connection, |most| u32::try_from(most.value).unwrap_or(u32::MAX)),
+        pool: PoolSettings {
+            idle: section.or("idle", wait(), default.pool.idle),
+            age: section.or("age", value::duration(Duration::from_secs(10)..=Duration::from_secs(86_400)), default.pool.age),
+            transactions: section
+                .get("messages_per_connection", value::number(1..=1_000_000))
+                .map_or(default.pool.transactions, |most| u32::try_from(most.value).unwrap_or(u32::MAX)),
+        },
     };
     (upstream, recipients.map_or(profile.recipients_per_delivery, |most| most.value))
 }
@@ -216,12 +218,12 @@ pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile
 pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>, accounts: Vec<AccountSettings>) -> schedule::Settings {
     let section = document.one("queue");
     let default = schedule::Settings::default();
-    let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(7 * 86_400));
+    let wait = || value::duration(Duration::from_millis(100)..=Duration::from_secs(7 * 86_400));
     let settings = schedule::Settings {
         accounts,
         retry_min: section.or("retry_min", wait(), default.retry_min),
         retry_max: section.or("retry_max", wait(), default.retry_max),
-        lifetime: section.or("lifetime", value::duration(Duration::from_secs(60)..=Duration::from_secs(365 * 86_400)), default.lifetime),
+        lifetime: section.or("lifetime", value::duration(Duration::from_secs(1)..=Duration::from_secs(365 * 86_400)), default.lifetime),
         pause_min: section.or("pause_min", wait(), default.pause_min),
         pause_max: section.or("pause_max", wait(), default.pause_max),
         probe: section.or("probe", wait(), default.probe),

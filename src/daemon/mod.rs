@@ -1,1 +1,246 @@
-//! The running relay: listeners, sessions, the dispatch loop, shutdown.
+//! The running relay: listeners, sessions, the dispatch loop and shutdown. It turns the actions of the deciding rooms into IO and decides
+//! nothing itself.
+//!
+//! ```text
+//! listener ─▶ session task ─▶ store.accept ─▶ 250
+//!                                  │ Add
+//!                                  ▼
+//!            dispatcher (owns the scheduler) ─▶ attempt task ─▶ upstream ─▶ store.settle
+//!                                  ▲                                           │ Finished
+//!                                  └───────────────────────────────────────────┘
+//! ```
+//!
+//! Invariants: a client sees 250 only after the store has said `Ok`; an attempt begins only after the store has recorded that it does; the
+//! scheduler hears of an attempt's end only after the store has recorded it; when the store fails for good the process ends.
+
+mod attempt;
+mod dispatch;
+mod listener;
+mod session;
+mod shutdown;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::intake::{Door, Policy};
+use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName};
+use crate::reply::Catalogue;
+use crate::schedule::{self, Scheduler};
+use crate::session as smtp_session;
+use crate::smtp::Mailbox;
+use crate::store::sqlite::{OpenError, Sqlite};
+use crate::store::{Spool, StoreError};
+use crate::telemetry;
+use crate::tls::{self, TlsError};
+use crate::upstream::{Endpoint, Login, Pool};
+
+pub use shutdown::{Phase, Shutdown};
+
+/// Why the relay could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A listener's address could not be bound.
+    #[error("cannot listen on {address}: {why}{hint}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// The system's words.
+        why: std::io::Error,
+        /// What to do; empty if nothing can be said.
+        hint: &'static str,
+    },
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The certificates of a route's authorities could not be had.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A task ended that never should.
+    #[error("a task of the relay ended by itself: {0}")]
+    Task(String),
+}
+
+/// Runs the relay until a signal ends it.
+///
+/// # Errors
+/// If a listener or the data directory cannot be had at start, or if the store fails for good.
+pub async fn run(config: Config) -> Result<(), Fault> {
+    let clock = Clock::start();
+    // The lock of the data directory first: of two relays with one configuration, the second should name the first, not a busy port.
+    let store = Sqlite::open(&config.store)?;
+    let (recovered, newest) = (store.recovered(), store.newest());
+    if recovered.orphans > 0 {
+        telemetry::orphans_removed(recovered.orphans);
+    }
+    recovered.damaged.iter().for_each(telemetry::content_damaged);
+    let listeners = bind(&config.listeners)?;
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
+
+    let now = clock.now();
+    let mut scheduler = Scheduler::new(config.schedule.clone());
+    let (mut queued, mut in_doubt) = (0, 0);
+    let known: HashSet<RouteName> = config.schedule.accounts.iter().map(|account| account.route.clone()).collect();
+    store
+        .queued(|entry: Queued| {
+            queued += 1;
+            if let Some(attempt) = &entry.in_doubt {
+                in_doubt += 1;
+                telemetry::in_doubt(entry.id, attempt);
+            }
+            if !known.contains(&entry.route) {
+                telemetry::route_unknown(entry.id, &entry.route);
+            }
+            scheduler.add(now, entry);
+        })
+        .await?;
+
+    let (dispatcher, events) = mpsc::unbounded_channel();
+    let accounts = config.schedule.accounts.len();
+    let grace = config.grace;
+    let shared = Arc::new(Shared::new(config, store, newest, clock, dispatcher)?);
+    let mut tasks = JoinSet::new();
+    for (listener, address) in listeners {
+        tasks.spawn(listener::run(shared.clone(), listener, address));
+    }
+    let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
+    telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
+
+    let signals = tokio::spawn(shutdown::on_signals(shared.shutdown.clone(), grace));
+    while tasks.join_next().await.is_some() {}
+    let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
+    signals.abort();
+    shared.pool.close_all().await;
+    let fault = shared.shutdown.fault().map(str::to_owned);
+    // Whoever still held it has ended with the tasks; if not, the store closes with the process.
+    if let Ok(shared) = Arc::try_unwrap(shared) {
+        shared.store.close().await;
+    }
+    match fault {
+        Some(why) => Err(Fault::Store(StoreError::Fatal(why))),
+        None => {
+            telemetry::stopped(left);
+            Ok(())
+        }
+    }
+}
+
+/// Each account with its endpoint.
+fn upstreams(config: &Config) -> Result<HashMap<AccountName, Upstream>, Fault> {
+    let mut upstreams = HashMap::new();
+    for route in &config.routes {
+        let endpoint = config.endpoint(route, tls::client_config(route.tls_ca_file.as_deref())?);
+        for account in config.schedule.accounts.iter().filter(|account| account.route == route.name) {
+            let (Ok(address), Some(login)) = (account.name.as_str().parse::<Mailbox>(), config.logins.get(&account.name)) else {
+                debug_assert!(false, "a resolved account has a mailbox for its name, and a login");
+                continue;
+            };
+            let relay = format!("{}:{}", route.host, route.port);
+            upstreams.insert(account.name.clone(), Upstream { address, endpoint: endpoint.clone(), relay, login: login.clone() });
+        }
+    }
+    Ok(upstreams)
+}
+
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, Fault> {
+    let bind = |address: &SocketAddr| {
+        let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        listener.and_then(|listener| listener.local_addr().map(|bound| (listener, bound))).map_err(|why| Fault::bind(*address, why))
+    };
+    addresses.iter().map(bind).collect()
+}
+
+/// Waits; for ever if there is nothing to wait for.
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Fault {
+    fn bind(address: SocketAddr, why: io::Error) -> Self {
+        let hint = match why.kind() {
+            io::ErrorKind::AddrInUse => "; another program listens there: `ss -ltnp` names it",
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need the capability CAP_NET_BIND_SERVICE (AmbientCapabilities= in the systemd unit), or choose a higher port"
+            }
+            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+            _ => "",
+        };
+        Self::Bind { address, why, hint }
+    }
+}
+
+/// What every task of the relay shares.
+struct Shared<S> {
+    store: S,
+    clock: Clock,
+    ids: QueueIds,
+    hostname: String,
+    policy: Arc<Policy>,
+    session: Arc<smtp_session::Settings>,
+    schedule: schedule::Settings,
+    accounts: HashMap<AccountName, Upstream>,
+    pool: Pool,
+    catalogue: &'static Catalogue,
+    door: Mutex<Door>,
+    dispatcher: mpsc::UnboundedSender<dispatch::Event>,
+    shutdown: Shutdown,
+}
+
+/// An account and where it logs in.
+struct Upstream {
+    address: Mailbox,
+    endpoint: Endpoint,
+    /// `host:port`, as logs show it.
+    relay: String,
+    login: Login,
+}
+
+impl<S: Spool> Shared<S> {
+    fn new(
+        config: Config,
+        store: S,
+        newest: Option<QueueId>,
+        clock: Clock,
+        dispatcher: mpsc::UnboundedSender<dispatch::Event>,
+    ) -> Result<Self, Fault> {
+        // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
+        let node = std::process::id() as u16;
+        Ok(Self {
+            accounts: upstreams(&config)?,
+            store,
+            clock,
+            ids: QueueIds::new(node, newest),
+            hostname: config.session.hostname.clone(),
+            door: Mutex::new(Door::new(&config.intake)),
+            policy: Arc::new(Policy::new(config.intake)),
+            session: Arc::new(config.session),
+            schedule: config.schedule,
+            pool: Pool::new(config.upstream.pool),
+            catalogue: Catalogue::builtin(),
+            dispatcher,
+            shutdown: Shutdown::default(),
+        })
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        // Counting cannot panic half-way, so a poisoned lock still guards true numbers.
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

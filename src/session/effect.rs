@@ -140,3 +140,16 @@ pub struct Envelope {
     /// The transaction said BODY=8BITMIME. Content may have octets beyond ASCII although it did not.
     pub eight_bit_declared: bool,
 }
+
+/// The transaction that is under way, as far as its trace information needs it (RFC 5321 §4.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Underway<'a> {
+    /// As in [`Envelope`].
+    pub helo: Option<&'a str>,
+    /// How it comes.
+    pub protocol: Protocol,
+    /// MAIL FROM.
+    pub reverse_path: &'a ReversePath,
+    /// The recipient, if it is the only one.
+    pub only_recipient: Option<&'a Mailbox>,
+}

@@ -21,7 +21,7 @@ mod replies;
 mod settings;
 mod transaction;
 
-pub use effect::{Effect, Ending, Envelope, Input, Protocol};
+pub use effect::{Effect, Ending, Envelope, Input, Protocol, Underway};
 pub use settings::Settings;
 
 use std::collections::VecDeque;
@@ -89,6 +89,16 @@ enum Phase {
 struct Hello {
     name: Option<String>,
     extended: bool,
+}
+
+impl Hello {
+    fn protocol(&self, smtputf8: bool) -> Protocol {
+        match self.extended {
+            _ if smtputf8 => Protocol::Utf8Smtp,
+            true => Protocol::Esmtp,
+            false => Protocol::Smtp,
+        }
+    }
 }
 
 impl Session {
@@ -293,6 +303,20 @@ impl Session {
         }
     }
 
+    /// The transaction that is under way; complete once [`Effect::Open`] has come.
+    pub fn underway(&self) -> Option<Underway<'_>> {
+        let (hello, transaction) = (self.hello.as_ref()?, self.transaction.as_ref()?);
+        Some(Underway {
+            helo: hello.name.as_deref(),
+            protocol: hello.protocol(transaction.parameters.smtputf8),
+            reverse_path: &transaction.reverse_path,
+            only_recipient: match &transaction.recipients[..] {
+                [(only, _)] => Some(only),
+                _ => None,
+            },
+        })
+    }
+
     /// What the commands have said; all of it is there in a session that has come to its end of data.
     fn envelope(&mut self) -> Option<Envelope> {
         let (client, hello, transaction) = (self.client.as_ref()?, self.hello.as_ref()?, self.transaction.as_mut()?);
@@ -301,11 +325,7 @@ impl Session {
             client: client.clone(),
             peer: self.peer,
             helo: hello.name.clone(),
-            protocol: match hello.extended {
-                _ if smtputf8 => Protocol::Utf8Smtp,
-                true => Protocol::Esmtp,
-                false => Protocol::Smtp,
-            },
+            protocol: hello.protocol(smtputf8),
             reverse_path: transaction.reverse_path.clone(),
             recipients: std::mem::take(&mut transaction.recipients),
             smtputf8,

@@ -108,6 +108,6 @@ pub trait Spool: Send + Sync + 'static {
     /// A delivery as it stands, without starting an attempt.
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
 
-    /// Records the end of an attempt. A message without recipients left is removed, its content with it.
-    fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Records the end of an attempt. A message without recipients left is removed, its content with it; returns whether this one was.
+    fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }

@@ -1,1 +1,14 @@
-//! Log events: one function each.
+//! Log events: one function each, so that a log line is an interface.
+//!
+//! Every line carries `event`, and where they apply `queue_id`, `client` and the outcome fields in Postfix's words (`to`, `relay`, `delay`,
+//! `delays`, `dsn`, `status`), so that `grep <queue id>` tells a message's whole life. No function takes a secret or a message's content.
+//!
+//! Levels: `error` wants somebody now, `warn` wants somebody, `info` is the mail's own story, `debug` is the dialogue's.
+
+mod events;
+mod output;
+mod settings;
+
+pub use events::*;
+pub use output::start;
+pub use settings::{Format, Level, NotAFormat, Settings};

@@ -266,12 +266,13 @@ impl Spool for Sqlite {
         self.read(delivery).await
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<(), StoreError> {
-        if let Done::Removed(file) = self.submit(Operation::Settle(settlement)).await? {
+    async fn settle(&self, settlement: Settlement) -> Result<bool, StoreError> {
+        let Done::Removed(file) = self.submit(Operation::Settle(settlement)).await? else { return Ok(false) };
+        if let Some(file) = file {
             // The file goes even if the runtime is ending, and if it did not, the next start would sweep it.
             let _ = tokio::task::spawn_blocking(move || drop(file)).await;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

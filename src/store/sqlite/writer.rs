@@ -57,8 +57,8 @@ pub(super) enum Done {
     Recorded,
     /// The delivery to be started is not there.
     NoSuchDelivery,
-    /// It is recorded, and this file is no longer needed: it goes when this is dropped.
-    Removed(Doomed),
+    /// It is recorded, and the message has left the queue; if its content was in a file, that goes when this is dropped.
+    Removed(Option<Doomed>),
 }
 
 /// Counters of what was written.
@@ -80,7 +80,11 @@ pub(super) struct Writer {
 enum Applied {
     Recorded,
     NoSuchDelivery,
-    FileUnneeded(QueueId),
+    /// The message left; whether its content is in a file that is no longer needed.
+    Removed {
+        message: QueueId,
+        in_file: bool,
+    },
 }
 
 impl Writer {
@@ -171,7 +175,7 @@ impl Writer {
         let done = match applied {
             Applied::Recorded => Done::Recorded,
             Applied::NoSuchDelivery => Done::NoSuchDelivery,
-            Applied::FileUnneeded(id) => Done::Removed(Doomed::new(self.shared.place.content_of(id))),
+            Applied::Removed { message, in_file } => Done::Removed(in_file.then(|| Doomed::new(self.shared.place.content_of(message)))),
         };
         match request.operation {
             Operation::Accept { message, deliveries, body } => {
@@ -241,8 +245,9 @@ impl Operation {
             Self::Start { delivery, account, now } => statements::start(connection, *delivery, account, *now)
                 .map(|there| if there { Applied::Recorded } else { Applied::NoSuchDelivery }),
             Self::Settle(settlement) => statements::settle(connection, settlement).map(|left| match left {
-                Left::Message | Left::Nothing => Applied::Recorded,
-                Left::File => Applied::FileUnneeded(settlement.delivery.message),
+                Left::Message => Applied::Recorded,
+                Left::File => Applied::Removed { message: settlement.delivery.message, in_file: true },
+                Left::Nothing => Applied::Removed { message: settlement.delivery.message, in_file: false },
             }),
         }
     }

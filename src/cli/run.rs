@@ -1,0 +1,37 @@
+//! `hve-relay run`: from a configuration file to a running relay.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::EX_IOERR;
+use crate::config::Config;
+use crate::daemon;
+use crate::telemetry::{self, Format, Settings};
+
+/// Runs until a signal comes. Problems of the configuration go to standard error as `check` prints them.
+pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
+    let (config, warnings) = match Config::load(path) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(problems.exit_status());
+        }
+    };
+    telemetry::start(Settings { format: log.unwrap_or(config.log.format), ..config.log });
+    warnings.iter().for_each(|warning| telemetry::config_warning(&warning.to_string()));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("hve-relay: cannot start: {error}");
+            return ExitCode::from(EX_IOERR);
+        }
+    };
+    match runtime.block_on(daemon::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            telemetry::failed(&fault.to_string());
+            eprintln!("hve-relay: {fault}");
+            ExitCode::from(EX_IOERR)
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! One attempt from its record in the store to the record of its end; and the end of what became too old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use super::dispatch::Event;
+use super::{Phase, Shared, Upstream};
+use crate::clock::Timestamp;
+use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite};
+use crate::notice::{self, Bounce, FailedRecipient, Notice};
+use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
+use crate::schedule::{Finished, Scheduler};
+use crate::smtp::EnhancedStatus;
+use crate::store::{Job, NewMessage, Settlement, Spool, StoreError};
+use crate::telemetry;
+use crate::upstream::{self, Transaction};
+
+/// How long to wait before the store is asked again for what it could not do.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Tries one delivery on one account and records what came of it.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryId, account: AccountName) {
+    let started = shared.clock.now();
+    let job = match shared.store.start(delivery, &account, started).await {
+        Ok(Some(job)) => job,
+        Ok(None) => return shared.tell(Event::Finished(Finished { delivery, account, started, remaining: 0, due: started, pause: None })),
+        Err(StoreError::Fatal(why)) => return shared.store_failed(&why),
+        Err(error) => {
+            telemetry::store_busy("starting an attempt", &error.to_string());
+            return shared.tell(Event::PutBack { delivery, account, due: started + STORE_RETRY });
+        }
+    };
+    let Some(upstream) = shared.accounts.get(&account) else {
+        return shared.tell(Event::PutBack { delivery, account, due: started + STORE_RETRY });
+    };
+    let judgement = match attempt(&shared, upstream, &account, &job).await {
+        Ok(report) => reply::judge(shared.catalogue, &report, job.delivery.class),
+        Err(trouble) => reply::judge_open(shared.catalogue, &trouble, job.delivery.recipients.len()),
+    };
+    settle(&shared, upstream, account, started, job, judgement).await;
+}
+
+async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &AccountName, job: &Job) -> Result<reply::Report, Trouble> {
+    let local =
+        |why: std::io::Error| Trouble { step: Step::Connect, cause: Cause::Local(format!("the stored content cannot be read: {why}")) };
+    let head = head(&job.content, shared.session.header_size).await.map_err(local)?;
+    let body_offset = mail::header_end(&head).unwrap_or(head.len());
+    let context = Rewrite { account: &upstream.address, reverse_path: &job.message.reverse_path, kind: job.message.kind };
+    let header = mail::rewrite(&head[..body_offset], &context);
+    let recipients: Vec<_> = job.delivery.recipients.iter().map(|recipient| recipient.address.clone()).collect();
+    let transaction = Transaction {
+        reverse_path: upstream.address.to_string(),
+        recipients: &recipients,
+        header: header.into(),
+        content: &job.content,
+        body_offset: body_offset as u64,
+        eight_bit: job.message.eight_bit,
+        smtputf8: job.message.smtputf8,
+    };
+    upstream::deliver(&shared.pool, &upstream.endpoint, Some(&upstream.login), account, &transaction).await.result
+}
+
+/// The beginning of a content, at least up to the end of its header. What the relay itself put on top of the header fits into the margin.
+async fn head(content: &Content, header_size: usize) -> std::io::Result<Bytes> {
+    const MARGIN: usize = 16 << 10;
+    match content {
+        Content::Inline(octets) => Ok(octets.clone()),
+        Content::File { path, .. } => {
+            let mut head = Vec::with_capacity(32 << 10);
+            let mut file = tokio::fs::File::open(path).await?.take((header_size + MARGIN) as u64);
+            while mail::header_end(&head).is_none() {
+                if file.read_buf(&mut head).await? == 0 {
+                    break;
+                }
+            }
+            Ok(head.into())
+        }
+    }
+}
+
+/// Records the end of an attempt, then tells it: to the log, and to the scheduler.
+async fn settle<S: Spool>(
+    shared: &Shared<S>,
+    upstream: &Upstream,
+    account: AccountName,
+    started: Timestamp,
+    job: Job,
+    judgement: Judgement,
+) {
+    let Job { message, delivery, .. } = &job;
+    let ended = shared.clock.now();
+    let attempts = delivery.attempts + u32::from(judgement.counts);
+    let due = if judgement.counts { Scheduler::retry_at(&shared.schedule, ended, message.id, attempts) } else { ended };
+    let results: Vec<(&Recipient, &Outcome)> = delivery.recipients.iter().zip(&judgement.outcomes).collect();
+    let of = |wanted: Disposition| results.iter().filter(move |(_, outcome)| outcome.disposition == wanted);
+    let failed: Vec<FailedRecipient> = of(Disposition::Failed)
+        .map(|(recipient, outcome)| FailedRecipient {
+            address: recipient.address.clone(),
+            outcome: (*outcome).clone(),
+            expired: false,
+            remote_mta: Some(upstream.endpoint.host.clone()),
+            last_attempt: Some(ended),
+        })
+        .collect();
+    let remaining = of(Disposition::Deferred).count() as u16;
+    let settled = results
+        .iter()
+        .filter(|(_, outcome)| outcome.disposition != Disposition::Deferred)
+        .map(|(recipient, _)| recipient.ordinal)
+        .collect();
+
+    if judgement.in_doubt {
+        telemetry::in_doubt(delivery.id, &InDoubt { account: account.clone(), started });
+    }
+    let notice = notice(shared, &job, &failed, ended).await;
+    let settlement = Settlement { delivery: delivery.id, settled, due, attempts, notice: notice.clone() };
+    let Some(last) = record(shared, settlement).await else { return };
+
+    let attempt = telemetry::Attempt {
+        delivery: delivery.id,
+        class: delivery.class,
+        account: &account,
+        relay: &upstream.relay,
+        number: delivery.attempts + 1,
+        started,
+        ended,
+    };
+    for (recipient, outcome) in results {
+        telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due));
+    }
+    told(shared, message, &failed, notice, last);
+    shared.tell(Event::Finished(Finished { delivery: delivery.id, account, started, remaining, due, pause: judgement.pause }));
+}
+
+/// Gives up a delivery whose message is older than the queue's lifetime.
+pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryId) {
+    let job = loop {
+        match shared.store.load(delivery).await {
+            Ok(Some(job)) => break job,
+            Ok(None) => return,
+            Err(StoreError::Fatal(why)) => return shared.store_failed(&why),
+            Err(error) => {
+                telemetry::store_busy("reading an expired delivery", &error.to_string());
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+    };
+    let now = shared.clock.now();
+    let lifetime = shared.schedule.lifetime;
+    let outcome = Outcome {
+        disposition: Disposition::Failed,
+        // RFC 3463 §3.5: delivery time expired.
+        status: EnhancedStatus::new(4, 4, 7),
+        diagnostic: format!("not delivered within {}", crate::units::format_duration(lifetime)),
+        step: Step::Connect,
+    };
+    let failed: Vec<FailedRecipient> = job
+        .delivery
+        .recipients
+        .iter()
+        .map(|recipient| FailedRecipient {
+            address: recipient.address.clone(),
+            outcome: outcome.clone(),
+            expired: true,
+            remote_mta: None,
+            last_attempt: None,
+        })
+        .collect();
+    let notice = notice(&shared, &job, &failed, now).await;
+    let settled = job.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
+    let settlement = Settlement { delivery, settled, due: now, attempts: job.delivery.attempts, notice: notice.clone() };
+    let Some(last) = record(&shared, settlement).await else { return };
+    telemetry::expired(&job.message, &job.delivery, lifetime);
+    told(&shared, &job.message, &failed, notice, last);
+}
+
+/// Records a settlement, however long the store needs; `None` if it never will. Returns whether the message has left the queue.
+async fn record<S: Spool>(shared: &Shared<S>, settlement: Settlement) -> Option<bool> {
+    loop {
+        match shared.store.settle(settlement.clone()).await {
+            Ok(last) => return Some(last),
+            Err(StoreError::Fatal(why)) => {
+                shared.store_failed(&why);
+                return None;
+            }
+            Err(error) => telemetry::store_busy("recording the end of an attempt", &error.to_string()),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+/// What follows from a recorded settlement: the notice enters the queue, and the log says so.
+fn told<S: Spool>(shared: &Shared<S>, message: &Message, failed: &[FailedRecipient], notice: Option<NewMessage>, last: bool) {
+    match notice {
+        Some(notice) => {
+            if let Some(to) = notice.deliveries.first().and_then(|delivery| delivery.recipients.first()) {
+                telemetry::notice_queued(message.id, notice.message.id, &to.address);
+            }
+            shared.tell(Event::Add(notice.deliveries.iter().map(|delivery| queued(&notice.message, delivery)).collect()));
+        }
+        None if !failed.is_empty() => telemetry::notice_impossible(message),
+        None => {}
+    }
+    if last {
+        telemetry::removed(message.id);
+    }
+}
+
+/// The notice about failed recipients, if there is anybody to tell and a route to tell it by.
+async fn notice<S: Spool>(shared: &Shared<S>, job: &Job, failed: &[FailedRecipient], now: Timestamp) -> Option<NewMessage> {
+    if failed.is_empty() {
+        return None;
+    }
+    // A header that cannot be read any more only makes the notice shorter.
+    let head = head(&job.content, shared.session.header_size).await.unwrap_or_default();
+    let header = &head[..mail::header_end(&head).unwrap_or(head.len())];
+    let id = shared.ids.next(now);
+    let Notice { message, recipient, content } =
+        notice::bounce(&Bounce { id, now, hostname: &shared.hostname, original: &job.message, header, failed })?;
+    let class = shared.policy.recipient(&recipient).ok()?;
+    let deliveries = shared.policy.split(vec![(recipient, class)], id, now);
+    Some(NewMessage { message, deliveries, content })
+}
+
+/// What the scheduler must know of a delivery.
+pub(super) fn queued(message: &Message, delivery: &mail::Delivery) -> Queued {
+    Queued {
+        id: delivery.id,
+        client: message.client.clone(),
+        route: delivery.route.clone(),
+        class: delivery.class,
+        recipients: delivery.recipients.len() as u16,
+        size: message.size,
+        accepted_at: message.accepted_at,
+        due: delivery.due,
+        attempts: delivery.attempts,
+        in_doubt: None,
+    }
+}
+
+impl<S: Spool> Shared<S> {
+    /// Tells the dispatcher. It outlives every task but in the last moments of a shutdown, when the store knows all that it would hear.
+    pub(super) fn tell(&self, event: Event) {
+        let _ = self.dispatcher.send(event);
+    }
+
+    /// The store failed for good: nothing more is accepted or sent, and the process ends.
+    pub(super) fn store_failed(&self, why: &str) {
+        if self.shutdown.fail(why) {
+            telemetry::store_failed(why);
+            self.shutdown.advance(Phase::Ending);
+        }
+    }
+}

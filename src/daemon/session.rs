@@ -1,0 +1,247 @@
+//! One session: octets from the socket to the state machine, its effects to socket and store.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::attempt::queued;
+use super::dispatch::Event;
+use super::{Phase, Shared};
+use crate::intake::{Facts, Repair, RepairError};
+use crate::mail::Trace;
+use crate::mail::{Kind, Message, QueueId};
+use crate::session::{Effect, Ending, Envelope, Input, Session};
+use crate::smtp::{EnhancedStatus, Reply};
+use crate::store::{Incoming, Spool, StoreError};
+use crate::telemetry;
+
+/// What is read at once. Large enough for a scan's content to come in few pieces, small enough for thousands of idle sessions.
+const READ: usize = 16 << 10;
+
+/// Serves one client until it leaves, misbehaves, or the relay stops.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, stream: TcpStream, peer: IpAddr) {
+    let session = Session::new(shared.session.clone(), shared.policy.clone(), peer, shared.clock.now());
+    let mut conversation = Conversation { shared, stream, peer, session, incoming: None };
+    let how = match conversation.hold().await {
+        Ok(ending) => ending.to_string(),
+        Err(error) => error.to_string(),
+    };
+    if let Some(client) = conversation.session.client() {
+        telemetry::disconnected(peer, client, &how);
+    }
+}
+
+struct Conversation<S: Spool> {
+    shared: Arc<Shared<S>>,
+    stream: TcpStream,
+    peer: IpAddr,
+    session: Session,
+    incoming: Option<Draft<S>>,
+}
+
+/// A message whose content is coming in.
+struct Draft<S: Spool> {
+    id: QueueId,
+    repair: Repair,
+    content: S::Incoming,
+    /// Why it cannot be kept, once that is known; the rest of the content is only swallowed.
+    refusal: Option<Reply>,
+    /// Canonical octets on their way from `repair` to `content`.
+    buffer: Vec<u8>,
+}
+
+impl<S: Spool> Conversation<S> {
+    async fn hold(&mut self) -> io::Result<Ending> {
+        if let Some(client) = self.session.client() {
+            telemetry::connected(self.peer, client);
+        }
+        let shutdown = self.shared.shutdown.clone();
+        let mut told = false;
+        let mut buffer = Vec::new();
+        loop {
+            while let Some(effect) = self.session.next_effect() {
+                if let Some(ending) = self.carry_out(effect).await? {
+                    // A client that is gone already has nothing more to hear.
+                    let _ = self.stream.shutdown().await;
+                    return Ok(ending);
+                }
+            }
+            let now = self.shared.clock.now();
+            let patience = self.session.deadline().map(|deadline| deadline.since(now));
+            if buffer.capacity() == 0 {
+                // An idle session holds no buffer: it is made when there is something to read.
+                buffer.reserve_exact(READ);
+            }
+            tokio::select! {
+                read = self.stream.read_buf(&mut buffer) => {
+                    let now = self.shared.clock.now();
+                    match read? {
+                        0 => self.session.handle(now, Input::Eof),
+                        _ => self.session.handle(now, Input::Octets(&buffer)),
+                    }
+                    buffer.clear();
+                }
+                () = super::sleep(patience) => self.session.handle(self.shared.clock.now(), Input::Tick),
+                () = shutdown.reached(Phase::Stopping), if !told => {
+                    told = true;
+                    self.session.handle(self.shared.clock.now(), Input::Shutdown);
+                }
+            }
+        }
+    }
+
+    /// Returns how the session ended, if it did.
+    async fn carry_out(&mut self, effect: Effect) -> io::Result<Option<Ending>> {
+        match effect {
+            Effect::Send(octets) => self.send(&octets).await?,
+            Effect::Open { announced } => {
+                let opened = self.open(announced);
+                self.session.handle(self.shared.clock.now(), Input::Opened(opened));
+            }
+            Effect::Content(octets) => self.write(&octets).await,
+            Effect::Keep(envelope) => {
+                let kept = self.keep(envelope).await;
+                self.session.handle(self.shared.clock.now(), Input::Kept(kept));
+            }
+            Effect::Discard => self.incoming = None,
+            Effect::Refused { reply, what, reverse_path } => {
+                telemetry::refused(self.peer, self.session.client(), &what, reverse_path.as_ref(), &reply);
+            }
+            Effect::Close(ending) => return Ok(Some(ending)),
+        }
+        Ok(None)
+    }
+
+    /// A client that does not read its replies is given up like one that does not send.
+    async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+        let limit = self.shared.session.command_timeout;
+        match tokio::time::timeout(limit, self.stream.write_all(octets)).await {
+            Ok(written) => written,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its replies")),
+        }
+    }
+
+    fn open(&mut self, announced: u64) -> Result<QueueId, Reply> {
+        let Some(underway) = self.session.underway() else {
+            debug_assert!(false, "a message is opened only in a transaction");
+            return Err(local_error());
+        };
+        let now = self.shared.clock.now();
+        let id = self.shared.ids.next(now);
+        let content = self.shared.store.begin(id, announced).map_err(|error| self.store_reply(error))?;
+        let trace = Trace {
+            hostname: self.shared.hostname.clone(),
+            helo: underway.helo.map(str::to_owned),
+            peer: Some(self.peer),
+            protocol: underway.protocol.as_str(),
+            id,
+            at: now,
+            only_recipient: underway.only_recipient.cloned(),
+        };
+        let repair = Repair::new(trace, underway.reverse_path, self.shared.session.header_size);
+        self.incoming = Some(Draft { id, repair, content, refusal: None, buffer: Vec::new() });
+        Ok(id)
+    }
+
+    async fn write(&mut self, octets: &[u8]) {
+        let Some(draft) = &mut self.incoming else { return };
+        if draft.refusal.is_some() {
+            return;
+        }
+        draft.buffer.clear();
+        draft.refusal = match draft.repair.push(octets, &mut draft.buffer) {
+            Err(error) => Some(repair_reply(&error)),
+            Ok(()) => draft.content.write(&draft.buffer).await.err().map(|error| self.shared.store_reply(error)),
+        };
+    }
+
+    async fn keep(&mut self, envelope: Envelope) -> Result<(), Reply> {
+        let Some(mut draft) = self.incoming.take() else {
+            debug_assert!(false, "a message is kept only after it was opened");
+            return Err(local_error());
+        };
+        if let Some(refusal) = draft.refusal {
+            return Err(refusal);
+        }
+        draft.buffer.clear();
+        let facts = draft.repair.finish(&mut draft.buffer).map_err(|error| repair_reply(&error))?;
+        draft.content.write(&draft.buffer).await.map_err(|error| self.store_reply(error))?;
+        // What is answered 250 must fit the upstream server's limit with everything that the relay adds to it.
+        let limit = self.shared.session.message_size;
+        if facts.size + facts.growth > limit {
+            let text = format!(
+                "Message too large: {} octets with what relaying adds; the limit is {limit}. Send it in parts, or scan at a lower resolution",
+                facts.size + facts.growth
+            );
+            return Err(Reply::new(552, EnhancedStatus::new(5, 3, 4), text));
+        }
+        let message = self.message(draft.id, &envelope, facts);
+        let deliveries = self.session.policy().split(envelope.recipients, draft.id, message.accepted_at);
+        let recipients = deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
+        let queue: Vec<_> = deliveries.iter().map(|delivery| queued(&message, delivery)).collect();
+        self.shared.store.accept(message.clone(), deliveries, draft.content).await.map_err(|error| self.store_reply(error))?;
+        telemetry::accepted(&message, envelope.protocol.as_str(), envelope.helo.as_deref().unwrap_or_default(), recipients);
+        self.shared.tell(Event::Add(queue));
+        Ok(())
+    }
+
+    fn message(&self, id: QueueId, envelope: &Envelope, facts: Facts) -> Message {
+        Message {
+            id,
+            accepted_at: self.shared.clock.now(),
+            kind: Kind::Mail,
+            client: envelope.client.clone(),
+            peer: Some(self.peer),
+            reverse_path: envelope.reverse_path.clone(),
+            author: facts.author,
+            subject: facts.subject,
+            message_id: facts.message_id,
+            size: facts.size,
+            eight_bit: facts.eight_bit,
+            smtputf8: envelope.smtputf8,
+        }
+    }
+
+    fn store_reply(&self, error: StoreError) -> Reply {
+        self.shared.store_reply(error)
+    }
+}
+
+impl<S: Spool> Shared<S> {
+    /// What the client is told when the store cannot keep its message: always to try again, never that the message is at fault.
+    fn store_reply(&self, error: StoreError) -> Reply {
+        match error {
+            StoreError::Full(why) => {
+                telemetry::disk_low(&why);
+                Reply::new(452, EnhancedStatus::new(4, 3, 1), "Not enough disk space at the relay; try again later")
+            }
+            StoreError::Unavailable(why) => {
+                telemetry::store_busy("accepting a message", &why);
+                Reply::new(451, EnhancedStatus::new(4, 3, 0), "The relay cannot store mail at the moment; try again later")
+            }
+            StoreError::Fatal(why) => {
+                self.store_failed(&why);
+                Reply::new(451, EnhancedStatus::new(4, 3, 0), "The relay cannot store mail at the moment; try again later")
+            }
+        }
+    }
+}
+
+fn local_error() -> Reply {
+    Reply::new(451, EnhancedStatus::new(4, 3, 0), "The relay has lost track of this message; send it again")
+}
+
+fn repair_reply(error: &RepairError) -> Reply {
+    match error {
+        RepairError::HeaderTooLarge => {
+            Reply::new(552, EnhancedStatus::new(5, 3, 4), "The message's header is too large; shorten its fields")
+        }
+        RepairError::Looping => {
+            let text = "The message has passed through more than 50 servers and goes in a circle; check that no server behind this relay sends mail back to it";
+            Reply::new(554, EnhancedStatus::new(5, 4, 6), text)
+        }
+    }
+}

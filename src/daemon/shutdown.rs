@@ -1,0 +1,85 @@
+//! How the end is told to every task: a phase that only grows.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::telemetry;
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// In service.
+    Running,
+    /// No new sessions and no new attempts; what is under way may end.
+    Stopping,
+    /// The grace is over: sessions close, attempts are dropped where they stand.
+    Ending,
+}
+
+/// The phase, shared. Clones see the same.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    phase: watch::Sender<Phase>,
+    fault: Arc<OnceLock<String>>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { phase: watch::Sender::new(Phase::Running), fault: Arc::default() }
+    }
+}
+
+impl Shutdown {
+    /// Goes on to `phase`; never back.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.send_if_modified(|current| {
+            let grows = phase > *current;
+            *current = phase.max(*current);
+            grows
+        });
+    }
+
+    /// Notes that the relay ends because it must; returns whether this is the first word of it.
+    pub fn fail(&self, why: &str) -> bool {
+        self.fault.set(why.to_owned()).is_ok()
+    }
+
+    /// Why the relay ends, if it must.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Returns once `phase` is reached.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.phase.subscribe().wait_for(|current| *current >= phase).await;
+    }
+}
+
+/// Turns signals into phases: the first SIGTERM or SIGINT stops in order and grants `grace`, the second ends at once.
+pub(super) async fn on_signals(shutdown: Shutdown, grace: Duration) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without handlers a signal ends the process where it stands, which the queue survives.
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    telemetry::stopping(grace);
+    shutdown.advance(Phase::Stopping);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = tokio::time::sleep(grace) => {}
+    }
+    shutdown.advance(Phase::Ending);
+}

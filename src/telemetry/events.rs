@@ -1,0 +1,253 @@
+//! The events. A function's documentation says when it is told; the advice to the operator is part of the line where there is one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use crate::clock::Timestamp;
+use crate::mail::{AccountName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
+use crate::reply::{Disposition, Outcome, Pause};
+use crate::schedule::{Change, Who};
+use crate::smtp::{Mailbox, Reply, ReversePath};
+use crate::store::sqlite::Damaged;
+
+/// The relay is ready: every listener is bound and the queue is recovered.
+pub fn started(version: &str, listeners: &[SocketAddr], accounts: usize, queued: usize, in_doubt: usize) {
+    let listeners = listeners.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
+    info!(event = "started", version, listeners, accounts, queued, in_doubt, "ready for mail");
+}
+
+/// A signal has come: no new sessions; open transactions and deliveries in flight may end.
+pub fn stopping(grace: Duration) {
+    info!(event = "stopping", grace = grace.as_secs_f64(), "stopping: what is not delivered stays queued");
+}
+
+/// The relay could not start, or had to end.
+pub fn failed(why: &str) {
+    error!(event = "failed", why, "the relay has ended");
+}
+
+/// The last line of an orderly end.
+pub fn stopped(queued: usize) {
+    info!(event = "stopped", queued, "stopped");
+}
+
+/// A configuration loads, but something in it is probably not meant.
+pub fn config_warning(warning: &str) {
+    warn!(event = "config-warning", "{warning}");
+}
+
+/// A connection was refused or closed before it became a session.
+pub fn connection_refused(peer: IpAddr, reply: &Reply) {
+    warn!(event = "connection-refused", peer = %peer, reply = %reply, "connection refused");
+}
+
+/// A connection could not be accepted: the process has no descriptors left, or the like.
+pub fn accept_failed(listener: SocketAddr, why: &str) {
+    error!(event = "accept-failed", listener = %listener, why, "cannot accept connections; raise the limit of open files (LimitNOFILE=)");
+}
+
+/// A session begins.
+pub fn connected(peer: IpAddr, client: &ClientName) {
+    debug!(event = "connected", peer = %peer, client = %client, "connected");
+}
+
+/// A session has ended.
+pub fn disconnected(peer: IpAddr, client: &ClientName, how: &str) {
+    debug!(event = "disconnected", peer = %peer, client = %client, how, "disconnected");
+}
+
+/// A command or a message was refused.
+pub fn refused(peer: IpAddr, client: Option<&ClientName>, what: &str, from: Option<&ReversePath>, reply: &Reply) {
+    let client = client.map_or("", ClientName::as_str);
+    let from = from.map(|from| Path(from).to_string()).unwrap_or_default();
+    warn!(event = "refused", peer = %peer, client, command = what, from, reply = %reply, "refused");
+}
+
+/// A message is safe on disk and was acknowledged.
+pub fn accepted(message: &Message, protocol: &str, helo: &str, recipients: usize) {
+    info!(
+        event = "accepted",
+        queue_id = %message.id,
+        client = %message.client,
+        peer = message.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        helo,
+        proto = protocol,
+        from = %Path(&message.reverse_path),
+        author = message.author.as_ref().map_or("", Mailbox::as_str),
+        message_id = message.message_id,
+        size = message.size,
+        nrcpt = recipients,
+        "accepted"
+    );
+}
+
+/// What became of one recipient in one attempt.
+pub fn recipient_settled(message: &Message, to: &Mailbox, attempt: &Attempt<'_>, outcome: &Outcome, retry: Option<Timestamp>) {
+    let status = match outcome.disposition {
+        Disposition::Sent => "sent",
+        Disposition::Deferred => "deferred",
+        Disposition::Failed => "bounced",
+    };
+    let retry = retry.filter(|_| outcome.disposition == Disposition::Deferred).map(|at| at.to_string()).unwrap_or_default();
+    let delay = attempt.ended.since(message.accepted_at).as_secs_f64();
+    // Postfix's delays=a/b/c/d less what the relay does not have: in the queue, then with the upstream server.
+    let delays = format!(
+        "{:.3}/{:.3}",
+        attempt.started.since(message.accepted_at).as_secs_f64(),
+        attempt.ended.since(attempt.started).as_secs_f64()
+    );
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                event = "delivery",
+                queue_id = %message.id,
+                part = attempt.delivery.part,
+                client = %message.client,
+                to = %to,
+                class = attempt.class.as_str(),
+                account = %attempt.account,
+                relay = attempt.relay,
+                attempt = attempt.number,
+                delay,
+                delays,
+                dsn = %outcome.status,
+                status,
+                step = %outcome.step,
+                reply = outcome.diagnostic,
+                retry,
+                "{status}"
+            )
+        };
+    }
+    match outcome.disposition {
+        Disposition::Sent => line!(info),
+        Disposition::Deferred | Disposition::Failed => line!(warn),
+    }
+}
+
+/// What [`recipient_settled`] says of the attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Of which class.
+    pub class: Class,
+    /// On which account.
+    pub account: &'a AccountName,
+    /// The upstream server, `host:port`.
+    pub relay: &'a str,
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its begin.
+    pub started: Timestamp,
+    /// Its end.
+    pub ended: Timestamp,
+}
+
+/// A delivery was given up because its message became too old.
+pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
+    for recipient in &delivery.recipients {
+        warn!(
+            event = "delivery",
+            queue_id = %message.id,
+            part = delivery.id.part,
+            client = %message.client,
+            to = %recipient.address,
+            class = delivery.class.as_str(),
+            attempt = delivery.attempts,
+            dsn = "4.4.7",
+            status = "expired",
+            lifetime = lifetime.as_secs(),
+            "expired"
+        );
+    }
+}
+
+/// A notice about failed recipients was queued.
+pub fn notice_queued(about: QueueId, notice: QueueId, to: &Mailbox) {
+    info!(event = "notice-queued", queue_id = %about, notice = %notice, to = %to, "notice of failure queued");
+}
+
+/// Recipients failed and nobody can be told: the message came from the null path, or was itself a notice.
+pub fn notice_impossible(about: &Message) {
+    warn!(event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Path(&about.reverse_path), "nobody can be told of the failure");
+}
+
+/// The last recipient of a message is settled; it has left the queue.
+pub fn removed(message: QueueId) {
+    info!(event = "removed", queue_id = %message, "removed");
+}
+
+/// The upstream server may have taken the message although no reply came, or an attempt was cut off by a crash: it will be sent again.
+pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
+    warn!(
+        event = "in-doubt",
+        queue_id = %delivery.message,
+        part = delivery.part,
+        account = %attempt.account,
+        started = %attempt.started,
+        "in doubt: the upstream server may have this already; it is sent again"
+    );
+}
+
+/// A gate closed or opened.
+pub fn gate(change: &Change) {
+    match change {
+        Change::Closed { gate, until, pause } => closed(gate, *until, pause),
+        Change::Opened { gate: Who::Account(account) } => info!(event = "account-resumed", account = %account, "account in use again"),
+        Change::Opened { gate: Who::Route(route) } => info!(event = "route-resumed", route = %route, "route in use again"),
+    }
+}
+
+fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
+    let (reason, advice, class) = (&pause.reason, &pause.advice, pause.class.map_or("", Class::as_str));
+    match gate {
+        Who::Account(account) => {
+            error!(event = "account-paused", account = %account, class, until = %until, reason, advice, "account paused; its mail stays queued");
+        }
+        Who::Route(route) => {
+            error!(event = "route-paused", route = %route, class, until = %until, reason, advice, "route paused; its mail stays queued");
+        }
+    }
+}
+
+/// A queued delivery names a route or account that the configuration no longer has.
+pub fn route_unknown(delivery: DeliveryId, route: &RouteName) {
+    error!(event = "route-unknown", queue_id = %delivery.message, part = delivery.part, route = %route, "queued for a route that is not configured; it waits until the configuration has it again");
+}
+
+/// A message was refused because the disk has not enough room; the client tries again.
+pub fn disk_low(why: &str) {
+    error!(event = "disk-low", why, "not enough disk space for new mail; free some, or lower queue.free_space_reserve");
+}
+
+/// The store could not do what was asked, and will be asked again.
+pub fn store_busy(what: &str, why: &str) {
+    error!(event = "store-busy", what, why, "the store cannot serve; trying again");
+}
+
+/// The store failed for good: the process ends so that a restart recovers the queue.
+pub fn store_failed(why: &str) {
+    error!(event = "store-failed", why, "the store failed; stopping. Check the disk, then start the relay again: it recovers its queue");
+}
+
+/// At start: contents that no queued message names were removed. They were never acknowledged, or their messages are settled.
+pub fn orphans_removed(count: u64) {
+    info!(event = "orphans-removed", count, "removed contents that no queued message needs");
+}
+
+/// At start: a queued message's content is not there as it was accepted.
+pub fn content_damaged(damaged: &Damaged) {
+    error!(event = "content-damaged", queue_id = %damaged.id, why = %damaged, "a queued message is damaged; restore the file from a backup, or tell its sender");
+}
+
+/// The reverse-path as a log shows it.
+struct Path<'a>(&'a ReversePath);
+
+impl std::fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "<{}>", self.0)
+    }
+}

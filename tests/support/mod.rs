@@ -1,0 +1,122 @@
+//! What the end-to-end tests share: the real relay, the simulated endpoint over real TLS, and a device.
+#![allow(dead_code, missing_docs, reason = "each test binary uses its part of it")]
+
+pub mod client;
+pub mod relay;
+
+use hve_relay::sim::{Account, Fault, Settings, Sim, Taken};
+use tokio::runtime::Runtime;
+
+use client::Client;
+use relay::{PATIENCE, Relay, Setup};
+
+/// The password of every account; no log may show it.
+pub const PASSWORD: &str = "s3cret-Pa55word";
+
+/// An endpoint, a relay in front of it, and the runtime that drives the endpoint.
+pub struct World {
+    pub runtime: Runtime,
+    pub sim: Sim,
+    pub setup: Setup,
+    pub relay: Relay,
+}
+
+pub fn account(number: usize) -> String {
+    format!("hve{number:02}@contoso.com")
+}
+
+/// An endpoint with so many accounts; `change` adapts it.
+pub fn endpoint(runtime: &Runtime, accounts: usize, change: impl FnOnce(&mut Settings)) -> Sim {
+    let accounts = (1..=accounts).map(|n| Account::new(account(n), PASSWORD)).collect();
+    let mut settings = Settings { accounts, ..Settings::default() };
+    change(&mut settings);
+    runtime.block_on(Sim::start(settings)).expect("the endpoint starts")
+}
+
+/// The relay's side of [`endpoint`].
+pub fn setup(sim: &Sim, accounts: usize) -> Setup {
+    (1..=accounts).fold(Setup::new(sim.address(), sim.ca_pem()), |setup, n| setup.account(&account(n), PASSWORD))
+}
+
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+impl World {
+    /// An endpoint and a relay with so many accounts.
+    pub fn new(accounts: usize) -> Self {
+        Self::with(accounts, |_| {}, |setup| setup)
+    }
+
+    /// The same with another endpoint or another configuration.
+    pub fn with(accounts: usize, endpoint: impl FnOnce(&mut Settings), adapt: impl FnOnce(Setup) -> Setup) -> Self {
+        let runtime = runtime();
+        let sim = self::endpoint(&runtime, accounts, endpoint);
+        let setup = adapt(self::setup(&sim, accounts));
+        let relay = Relay::start(&setup.write());
+        Self { runtime, sim, setup, relay }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::hello(self.relay.address)
+    }
+
+    /// Waits until the endpoint has taken so many messages.
+    pub fn taken(&self, messages: u64) -> Vec<Taken> {
+        match self.runtime.block_on(self.sim.wait_for(messages, PATIENCE)) {
+            Ok(taken) => taken,
+            Err(error) => panic!("{error}\n{}", self.relay.log_text()),
+        }
+    }
+
+    pub fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.sim.set_faults(faults.into_iter().collect());
+    }
+
+    /// Waits until the relay's log says that a message has left the queue.
+    pub fn removed(&self, id: &str) {
+        self.relay.wait_for("removed", |line| line["event"] == "removed" && line["queue_id"] == id);
+    }
+
+    /// kill -9 and a new start on the same data directory.
+    pub fn crash_and_restart(self) -> Self {
+        let Self { runtime, sim, setup, relay } = self;
+        relay.kill();
+        let relay = Relay::start(&setup.folder().join("hve-relay.toml"));
+        Self { runtime, sim, setup, relay }
+    }
+}
+
+/// Waits for a condition that nobody announces: looks at it again and again, and gives the processor away in between.
+pub fn until(what: &str, mut met: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !met() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A message with this body.
+pub fn mail(subject: &str, body: &[u8]) -> Vec<u8> {
+    let mut content = format!("From: App <app@contoso.com>\r\nTo: you@contoso.com\r\nSubject: {subject}\r\nDate: Sat, 21 Nov 2026 10:00:00 +0100\r\nMessage-ID: <{subject}@contoso.com>\r\n\r\n").into_bytes();
+    content.extend_from_slice(body);
+    content
+}
+
+/// The body of what the endpoint took.
+pub fn body(taken: &Taken) -> &[u8] {
+    let end = taken.content.windows(4).position(|four| four == b"\r\n\r\n").expect("a header that ends");
+    &taken.content[end + 4..]
+}
+
+/// The value of a header field as the endpoint got it, unfolded.
+pub fn field(taken: &Taken, name: &str) -> Vec<String> {
+    let text = String::from_utf8_lossy(&taken.content).replace("\r\n ", " ").replace("\r\n\t", " ");
+    let header = text.split("\r\n\r\n").next().unwrap_or_default();
+    let prefix = format!("{}:", name.to_ascii_lowercase());
+    header
+        .lines()
+        .filter(|line| line.to_ascii_lowercase().starts_with(&prefix))
+        .map(|line| line[prefix.len()..].trim().to_owned())
+        .collect()
+}

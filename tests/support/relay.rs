@@ -1,0 +1,253 @@
+//! The real binary as a child process: its configuration, its log lines as they come, and its end.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long a test waits for what must come. Far beyond what it takes; reached only when something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running relay. Dropping it kills it.
+pub struct Relay {
+    child: Child,
+    log: Arc<Log>,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// The log lines so far, and a bell that rings with each.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<Value>, bool)>,
+    bell: Condvar,
+}
+
+impl Relay {
+    /// Starts the binary with this configuration and waits until it is ready for mail.
+    pub fn start(config: &Path) -> Self {
+        let mut relay = Self::spawn(config);
+        let started = relay.wait_for("started", |line| line["event"] == "started");
+        let first = started["listeners"].as_str().and_then(|text| text.split(", ").next()).expect("a listener");
+        relay.address = first.parse().expect("an address");
+        relay
+    }
+
+    /// Starts the binary and waits for nothing.
+    pub fn spawn(config: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hve-relay"))
+            .args(["run", "--log", "json", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Log::default());
+        let (stderr, writer) = (child.stderr.take().expect("piped"), log.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                // What is no JSON is a message for people; it is kept as text.
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                writer.lines.lock().expect("log").0.push(value);
+                writer.bell.notify_all();
+            }
+            writer.lines.lock().expect("log").1 = true;
+            writer.bell.notify_all();
+        });
+        Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) }
+    }
+
+    /// The first log line that fits, as soon as there is one.
+    pub fn wait_for(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_all(what, 1, fits).remove(0)
+    }
+
+    /// The log lines that fit, as soon as there are `count`.
+    pub fn wait_for_all(&self, what: &str, count: usize, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut guard = self.log.lines.lock().expect("log");
+        loop {
+            let found: Vec<Value> = guard.0.iter().filter(|line| fits(line)).cloned().collect();
+            if found.len() >= count {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !guard.1, "waited in vain for {count} × {what}; the log says:\n{}", shown(&guard.0));
+            guard = self.log.bell.wait_timeout(guard, left).expect("log").0;
+        }
+    }
+
+    /// The log lines so far that fit.
+    pub fn logged(&self, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.log.lines.lock().expect("log").0.iter().filter(|line| fits(line)).cloned().collect()
+    }
+
+    /// The whole log so far, for a message.
+    pub fn log_text(&self) -> String {
+        shown(&self.log.lines.lock().expect("log").0)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().expect("kill");
+        assert!(sent.success(), "kill -{name}");
+    }
+
+    /// kill -9, and waits for the end.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill");
+        let status = self.child.wait().expect("wait");
+        assert_eq!(status.signal(), Some(9));
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        let mut guard = self.log.lines.lock().expect("log");
+        // Its standard error ends with it.
+        while !guard.1 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the relay does not end; the log says:\n{}", shown(&guard.0));
+            guard = self.log.bell.wait_timeout(guard, left).expect("log").0;
+        }
+        drop(guard);
+        self.child.wait().expect("wait")
+    }
+
+    /// SIGTERM, and waits for an orderly end.
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.ended();
+        assert!(status.success(), "{status}; the log says:\n{}", self.log_text());
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn shown(lines: &[Value]) -> String {
+    lines.iter().map(|line| format!("  {line}\n")).collect()
+}
+
+/// A configuration for a relay in a folder of its own that sends to an endpoint on loopback.
+pub struct Setup {
+    folder: tempfile::TempDir,
+    accounts: Vec<(String, String)>,
+    extra: String,
+    ca_pem: String,
+    upstream: SocketAddr,
+    server_name: String,
+    networks: String,
+    queue: String,
+}
+
+/// How quickly the relay of a test retries: so that nothing waits for a minute.
+const BRISK: &str = "retry_min = \"100ms\"\nretry_max = \"400ms\"\npause_min = \"100ms\"\npause_max = \"400ms\"\nprobe = \"400ms\"\n";
+
+impl Setup {
+    /// For the endpoint at `upstream`, whose certificate `ca_pem` vouches for.
+    pub fn new(upstream: SocketAddr, ca_pem: &str) -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            accounts: Vec::new(),
+            extra: String::new(),
+            ca_pem: ca_pem.to_owned(),
+            upstream,
+            server_name: "smtp-hve.office365.com".to_owned(),
+            networks: "127.0.0.0/8".to_owned(),
+            queue: BRISK.to_owned(),
+        }
+    }
+
+    /// Adds an account.
+    pub fn account(mut self, address: &str, password: &str) -> Self {
+        self.accounts.push((address.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Adds lines of TOML: whole tables.
+    pub fn with(mut self, toml: &str) -> Self {
+        self.extra.push_str(toml);
+        self.extra.push('\n');
+        self
+    }
+
+    /// Adds a line to `[queue]`.
+    pub fn queue(mut self, line: &str) -> Self {
+        self.queue.push_str(line);
+        self.queue.push('\n');
+        self
+    }
+
+    /// The lifetime of messages.
+    pub fn lifetime(self, lifetime: &str) -> Self {
+        self.queue(&format!("lifetime = \"{lifetime}\""))
+    }
+
+    /// The network that is served.
+    pub fn networks(mut self, network: &str) -> Self {
+        self.networks = network.to_owned();
+        self
+    }
+
+    /// The CA that is trusted.
+    pub fn trust(&mut self, ca_pem: &str) {
+        self.ca_pem = ca_pem.to_owned();
+    }
+
+    /// The folder that holds everything.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
+    /// Writes the files and returns the configuration's path.
+    pub fn write(&self) -> PathBuf {
+        use std::fmt::Write;
+        use std::os::unix::fs::PermissionsExt;
+        let file = |name: &str, text: &str| {
+            let path = self.folder().join(name);
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode set");
+            path.display().to_string()
+        };
+        let ca = file("ca.pem", &self.ca_pem);
+        let mut toml = format!(
+            "data_dir = \"{}\"\nhostname = \"relay.contoso.com\"\n\
+             [tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"contoso.com\"]\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\n\
+             [[client]]\nname = \"devices\"\nnetworks = [\"{}\"]\n\
+             [[route]]\nname = \"hve\"\nhost = \"{}\"\nport = {}\ntls_ca_file = \"{ca}\"\ntls_server_name = \"{}\"\n",
+            self.data_dir().display(),
+            self.networks,
+            self.upstream.ip(),
+            self.upstream.port(),
+            self.server_name
+        );
+        for (i, (address, password)) in self.accounts.iter().enumerate() {
+            let password = file(&format!("account{i}.password"), password);
+            writeln!(toml, "[[account]]\naddress = \"{address}\"\npassword_file = \"{password}\"").expect("written");
+        }
+        write!(toml, "[queue]\n{}{}", self.queue, self.extra).expect("written");
+        PathBuf::from(file("hve-relay.toml", &toml))
+    }
+}
