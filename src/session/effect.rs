@@ -17,7 +17,8 @@ pub enum Input<'a> {
     Tick,
     /// The relay is about to stop.
     Shutdown,
-    /// The answer to [`Effect::Open`]: there is room, and this is the message's name; or the refusal for the client.
+    /// The answer to [`Effect::Open`]: there is room, and this is the message's name; or the refusal for the client. A refusal with 421 ends
+    /// the session.
     Opened(Result<QueueId, Reply>),
     /// The answer to [`Effect::Keep`]: the message is durable; or the refusal for the client, and then nothing of it is kept.
     Kept(Result<(), Reply>),
@@ -33,7 +34,8 @@ pub enum Effect {
         /// How large the client says it is, or the most that it may be.
         announced: u64,
     },
-    /// Append these to the message that was opened last: CRLF line ends only, not dot-stuffed.
+    /// Append these to the message that was opened last: CRLF line ends only, not dot-stuffed. If that cannot be done, the time to say so
+    /// is the answer to [`Effect::Keep`]; no client listens before.
     Content(Vec<u8>),
     /// The message is complete; make it durable and answer with [`Input::Kept`].
     Keep(Envelope),

@@ -7,7 +7,7 @@
 //!
 //! Invariants:
 //! * `250` to the end of data is said only after `Kept(Ok)`; `354` only after `Opened(Ok)`.
-//! * Each `Open` that was answered with `Ok` is followed by exactly one of `Keep` and `Discard`.
+//! * Each `Open` that was answered with `Ok` is followed by exactly one of `Keep` and `Discard`, and `Content` comes in between only.
 //! * No reply and no effect depends on how the input was cut into pieces.
 //! * What a peer that is no client says is never looked at.
 //!
@@ -126,6 +126,7 @@ impl Session {
             secrets_may_follow: false,
         };
         if session.client.is_some() {
+            // Writing to a Vec cannot fail.
             let _ = write!(session.replies, "220 {} ESMTP hve-relay ready\r\n", session.settings.hostname);
         } else {
             session.end(replies::not_served(peer), "connection", Ending::NotServed);
@@ -268,9 +269,7 @@ impl Session {
 
     fn opened(&mut self, now: Timestamp, answer: Result<QueueId, Reply>) {
         debug_assert!(matches!(self.phase, Phase::Opening), "answers follow questions");
-        if !matches!(self.phase, Phase::Opening) {
-            return;
-        }
+        let Phase::Opening = self.phase else { return };
         self.waiting_since = now;
         self.phase = Phase::Command;
         match answer {
@@ -367,6 +366,10 @@ impl Session {
 
     /// Sends and records a refusal; the one that is too many ends the session.
     fn refuse(&mut self, reply: Reply, what: impl Into<String>) {
+        if reply.code == 421 {
+            // RFC 5321 §4.2.2: who says 421 closes.
+            return self.end(reply, what, Ending::TurnedAway);
+        }
         self.record(reply, what);
         self.errors += 1;
         if self.errors >= self.settings.errors {

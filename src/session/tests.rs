@@ -217,6 +217,18 @@ fn a_refusal_of_the_store_is_told_and_recorded() {
 }
 
 #[test]
+fn a_421_of_the_store_ends_the_session() {
+    let failed = || Reply::new(421, EnhancedStatus::new(4, 3, 0), "the store failed");
+    let mut session = session(settings(), "10.1.2.3");
+    session.handle(START, Input::Octets(b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@contoso.com>\r\nDATA\r\nNOOP\r\n"));
+    while session.next_effect().is_some() {}
+    session.handle(START, Input::Opened(Err(failed())));
+    let effects: Vec<_> = std::iter::from_fn(|| session.next_effect()).collect();
+    assert!(matches!(&effects[1], Effect::Send(octets) if octets.ends_with(b"421 4.3.0 the store failed\r\n")), "{effects:?}");
+    assert_eq!(effects[2..], [Effect::Close(Ending::TurnedAway)]);
+}
+
+#[test]
 fn passwords_that_nobody_asked_for_are_not_logged() {
     let mut played = Played::new(settings());
     played.handle(Input::Octets(b"EHLO x\r\nAUTH PLAIN AHNjYW4AaHVudGVyMg==\r\nAUTH LOGIN\r\naHVudGVyMg==\r\nhunter2\r\n"));
