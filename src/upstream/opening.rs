@@ -102,6 +102,9 @@ fn explain(fault: &rustls::Error) -> String {
                 format!("the server's certificate is not for this name but for {}", presented.join(", "))
             }
             CertificateError::UnknownIssuer => "the server's certificate was not issued by a CA that is trusted here".to_owned(),
+            CertificateError::BadSignature => {
+                "the server's certificate was not signed by the CA that is trusted here, although it bears that CA's name".to_owned()
+            }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 format!("the server's certificate has expired ({fault})")
             }
