@@ -2,9 +2,11 @@
 
 mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use crate::mail::{AccountName, Content};
 use crate::reply::{Cause, End, Report, Step, Trouble};
@@ -199,8 +201,7 @@ async fn trouble_while_opening_is_at_the_step_where_it_came() {
 
 #[tokio::test]
 async fn every_step_has_its_time_limit() {
-    let ca = Ca::new();
-    let short = Duration::from_millis(60);
+    let ca = Arc::new(Ca::new());
     let transaction_steps = [
         ("MAIL", Step::Mail, PIPELINED),
         ("RCPT", Step::Rcpt, LOCKSTEP),
@@ -209,32 +210,37 @@ async fn every_step_has_its_time_limit() {
         (".", Step::EndOfData, LOCKSTEP),
     ];
     let steps = OPENING.iter().map(|(on, step)| (*on, *step, LOCKSTEP)).chain(transaction_steps);
-    let content = Content::Inline(b"line\r\n".repeat(4_000_000).into());
-    for (on, step, offers) in steps {
-        let server = Server::start(Script::new(&ca, offers).with(&[at(on, Act::Hang)])).await;
-        let mut endpoint = server.endpoint(&ca);
-        let timeouts = &mut endpoint.timeouts;
-        let limit = match step {
-            Step::Tls => &mut timeouts.connect,
-            Step::Greeting => &mut timeouts.greeting,
-            Step::Data => &mut timeouts.data,
-            Step::Content => &mut timeouts.block,
-            Step::EndOfData => &mut timeouts.end_of_data,
-            _ => &mut timeouts.command,
-        };
-        *limit = short;
-        let stopped = match Connection::open(&endpoint, Some(&login())).await {
-            Err(trouble) => trouble,
-            Ok(mut connection) => {
-                let (recipients, small) = (mailboxes(&["a@contoso.com"]), hello());
-                let content = if step == Step::Content { &content } else { &small };
-                let report = connection.transact(&transaction(&recipients, content)).await;
-                assert!(!connection.usable(), "{on}");
-                stopped(&report)
-            }
-        };
-        assert_eq!(stopped, Trouble { step, cause: Cause::TimedOut(short) }, "{on}");
+    let mut waiting: JoinSet<_> = steps.map(|(on, step, offers)| hangs_at(ca.clone(), on, step, offers)).collect();
+    while let Some(done) = waiting.join_next().await {
+        done.expect("as it should");
     }
+}
+
+/// Only the step's own limit is short, so that no other can be meant.
+async fn hangs_at(ca: Arc<Ca>, on: &'static str, step: Step, offers: &'static [&'static str]) {
+    let short = Duration::from_millis(300);
+    let server = Server::start(Script::new(&ca, offers).with(&[at(on, Act::Hang)])).await;
+    let mut endpoint = server.endpoint(&ca);
+    let timeouts = &mut endpoint.timeouts;
+    *match step {
+        Step::Tls => &mut timeouts.connect,
+        Step::Greeting => &mut timeouts.greeting,
+        Step::Data => &mut timeouts.data,
+        Step::Content => &mut timeouts.block,
+        Step::EndOfData => &mut timeouts.end_of_data,
+        _ => &mut timeouts.command,
+    } = short;
+    let trouble = match Connection::open(&endpoint, Some(&login())).await {
+        Err(trouble) => trouble,
+        Ok(mut connection) => {
+            let recipients = mailboxes(&["a@contoso.com"]);
+            let content = if step == Step::Content { Content::Inline(b"line\r\n".repeat(4_000_000).into()) } else { hello() };
+            let report = connection.transact(&transaction(&recipients, &content)).await;
+            assert!(!connection.usable(), "{on}");
+            stopped(&report)
+        }
+    };
+    assert_eq!(trouble, Trouble { step, cause: Cause::TimedOut(short) }, "{on}");
 }
 
 fn stopped(report: &Report) -> Trouble {
