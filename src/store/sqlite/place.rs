@@ -126,11 +126,15 @@ impl Doomed {
         self.kept = false;
     }
 
-    /// Gives the file another name.
+    /// Gives the file another name, which no other file may have.
     ///
     /// # Errors
     /// As the file system has them; the old name is then still the one that is removed.
     pub(super) fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        // Nobody comes in between: whoever wants that name must have had this one before.
+        if path.try_exists()? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         fs::rename(&self.path, &path)?;
         self.path = path;
         Ok(())

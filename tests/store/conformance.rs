@@ -1,0 +1,267 @@
+//! What every spool must do, written against the trait alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hve_relay::mail::{AccountName, DeliveryId};
+use hve_relay::store::{Incoming, Queued, Settlement, Spool, StoreError};
+
+use crate::samples::{self, SIZES, accept, id, is_intact, now};
+
+/// Where the spool under test lives: it can be opened, dropped and opened again, and is then the same.
+pub trait Bed {
+    type Spool: Spool;
+
+    fn open(&self) -> Self::Spool;
+}
+
+/// Makes a test of each case, on a fresh bed.
+macro_rules! conformance {
+    ($bed:expr) => {
+        crate::conformance::conformance!($bed; what_is_accepted_is_found_again, pieces_of_any_size_make_the_same_content,
+            what_is_not_accepted_leaves_nothing, an_attempt_without_an_end_is_found_in_doubt, what_is_not_there_cannot_be_started,
+            ordinals_stay_when_others_are_settled, a_message_goes_with_its_last_recipient, a_notice_comes_with_the_settlement,
+            settling_twice_does_nothing, what_does_not_fit_is_refused, an_id_is_taken_once, what_cannot_be_settled_is_not_accepted,
+            many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm);
+    };
+    ($bed:expr; $($case:ident),+) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            crate::conformance::$case($bed).await;
+        })+
+    };
+}
+pub(crate) use conformance;
+
+pub async fn what_is_accepted_is_found_again(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, size) in (1..).zip(SIZES) {
+        accept(&spool, id(number), size, &[3, 1]).await.expect("accepted");
+    }
+    let as_accepted = queued(&spool).await;
+    drop(spool);
+
+    let spool = bed.open();
+    let found = queued(&spool).await;
+    assert_eq!(found, as_accepted);
+    assert_eq!(found.len(), 2 * SIZES.len());
+    assert!(found.is_sorted_by_key(|queued| queued.id), "oldest first");
+    for (number, size) in (1..).zip(SIZES) {
+        let (message, deliveries) = samples::message(id(number), size, &[3, 1]);
+        for delivery in deliveries {
+            let job = spool.load(delivery.id).await.expect("served").expect("found");
+            assert!(is_intact(&job), "{size}");
+            assert_eq!((job.message, job.delivery), (message.clone(), delivery));
+        }
+    }
+}
+
+pub async fn pieces_of_any_size_make_the_same_content(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, piece) in (1..).zip([1_000, 32_768, 131_072, 131_071, 500_000]) {
+        let (message, deliveries) = samples::message(id(number), 500_000, &[1]);
+        let delivery = deliveries[0].id;
+        let mut incoming = spool.begin(id(number), 10).expect("room; more may come than was announced");
+        for octets in samples::content(id(number), 500_000).chunks(piece) {
+            incoming.write(octets).await.expect("written");
+        }
+        spool.accept(message, deliveries, incoming).await.expect("accepted");
+        assert!(is_intact(&spool.load(delivery).await.expect("served").expect("found")), "{piece}");
+    }
+}
+
+pub async fn what_is_not_accepted_leaves_nothing(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, size) in (1..).zip(SIZES) {
+        let mut incoming = spool.begin(id(number), size as u64).expect("room");
+        incoming.write(&samples::content(id(number), size)).await.expect("written");
+    }
+    assert_eq!(queued(&spool).await, []);
+    drop(spool);
+    assert_eq!(queued(&bed.open()).await, []);
+}
+
+pub async fn an_attempt_without_an_end_is_found_in_doubt(bed: impl Bed) {
+    let spool = bed.open();
+    let account = AccountName::new("hve01@contoso.com");
+    for number in 1..=3 {
+        accept(&spool, id(number), 100, &[1]).await.expect("accepted");
+    }
+    for number in 1..=2 {
+        let job = spool.start(first(number), &account, now()).await.expect("served").expect("found");
+        assert!(is_intact(&job));
+    }
+    spool.settle(deferred(first(2))).await.expect("settled");
+    drop(spool);
+
+    let doubts: Vec<_> = queued(&bed.open()).await.into_iter().map(|queued| queued.in_doubt).collect();
+    let doubt = doubts[0].as_ref().expect("started and not settled");
+    assert_eq!((&doubt.account, doubt.started), (&account, now()));
+    assert_eq!(doubts[1..], [None, None], "settled, and never started");
+}
+
+pub async fn what_is_not_there_cannot_be_started(bed: impl Bed) {
+    let spool = bed.open();
+    let account = AccountName::new("hve01@contoso.com");
+    assert_eq!(spool.start(first(1), &account, now()).await, Ok(None));
+    accept(&spool, id(1), 100, &[1]).await.expect("accepted");
+    assert_eq!(spool.start(DeliveryId { message: id(1), part: 2 }, &account, now()).await, Ok(None));
+    spool.settle(settled(first(1), &[0])).await.expect("settled without an attempt");
+    assert_eq!(spool.start(first(1), &account, now()).await, Ok(None));
+    assert_eq!(spool.load(first(1)).await, Ok(None));
+}
+
+pub async fn ordinals_stay_when_others_are_settled(bed: impl Bed) {
+    let spool = bed.open();
+    let account = AccountName::new("hve01@contoso.com");
+    accept(&spool, id(1), 100, &[5]).await.expect("accepted");
+    // Once without an attempt before, once after one: neither may bring back what is settled.
+    for (settled, left) in [(vec![0, 2], vec![1, 3, 4]), (vec![3], vec![1, 4])] {
+        let due = now() + Duration::from_secs(60);
+        let settlement = Settlement { delivery: first(1), settled, due, attempts: 7, notice: None };
+        spool.settle(settlement).await.expect("settled");
+        for job in [spool.load(first(1)).await, spool.start(first(1), &account, now()).await] {
+            let delivery = job.expect("served").expect("found").delivery;
+            assert_eq!(delivery.recipients.iter().map(|recipient| recipient.ordinal).collect::<Vec<_>>(), left);
+            assert!(delivery.recipients.iter().all(|r| r.address.local_part() == format!("user{}", r.ordinal)));
+            assert_eq!((delivery.due, delivery.attempts), (due, 7));
+        }
+        assert_eq!(usize::from(queued(&spool).await[0].recipients), left.len());
+    }
+}
+
+pub async fn a_message_goes_with_its_last_recipient(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, size) in [(1, 100), (2, 100_000)] {
+        accept(&spool, id(number), size, &[2, 1]).await.expect("accepted");
+        let second = DeliveryId { message: id(number), part: 2 };
+        spool.settle(settled(first(number), &[1, 0])).await.expect("settled");
+        assert_eq!(spool.load(first(number)).await, Ok(None));
+        assert!(is_intact(&spool.load(second).await.expect("served").expect("still there")));
+        spool.settle(settled(second, &[0])).await.expect("settled");
+        assert_eq!(spool.load(second).await, Ok(None));
+    }
+    assert_eq!(queued(&spool).await, []);
+    drop(spool);
+    assert_eq!(queued(&bed.open()).await, []);
+}
+
+pub async fn a_notice_comes_with_the_settlement(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, size) in [(1, 2_000), (3, 100_000)] {
+        accept(&spool, id(number), 100, &[1]).await.expect("accepted");
+        let notice = samples::notice(id(number + 1), size);
+        spool.settle(Settlement { notice: Some(notice.clone()), ..settled(first(number), &[0]) }).await.expect("settled");
+        let job = spool.load(first(number + 1)).await.expect("served").expect("queued");
+        assert!(is_intact(&job));
+        assert_eq!((job.message, job.delivery), (notice.message, notice.deliveries[0].clone()));
+    }
+    assert_eq!(queued(&spool).await.iter().map(|queued| queued.id).collect::<Vec<_>>(), [first(2), first(4)]);
+}
+
+pub async fn settling_twice_does_nothing(bed: impl Bed) {
+    let spool = bed.open();
+    accept(&spool, id(1), 100, &[1]).await.expect("accepted");
+    let settlement = Settlement { notice: Some(samples::notice(id(2), 100)), ..settled(first(1), &[0]) };
+    spool.settle(settlement.clone()).await.expect("settled");
+    spool.settle(settled(first(2), &[0])).await.expect("the notice, too");
+    spool.settle(settlement).await.expect("settled before");
+    assert_eq!(queued(&spool).await, []);
+}
+
+pub async fn what_does_not_fit_is_refused(bed: impl Bed) {
+    let spool = bed.open();
+    assert!(matches!(spool.begin(id(1), u64::MAX / 2), Err(StoreError::Full(_))));
+    accept(&spool, id(1), 100, &[1]).await.expect("what fits is taken");
+}
+
+pub async fn an_id_is_taken_once(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, size) in [(1, 100), (2, 100_000)] {
+        accept(&spool, id(number), size, &[1]).await.expect("accepted");
+        for other in [50, 200_000] {
+            let again = accept(&spool, id(number), other, &[1]).await;
+            assert!(matches!(again, Err(StoreError::Unavailable(_))), "{size} {other}: {again:?}");
+        }
+        let job = spool.load(first(number)).await.expect("served").expect("found");
+        assert!(job.message.size == size as u64 && is_intact(&job), "the first is unharmed");
+    }
+}
+
+pub async fn what_cannot_be_settled_is_not_accepted(bed: impl Bed) {
+    let spool = bed.open();
+    for recipients in [&[][..], &[0], &[1, 0]] {
+        let refused = accept(&spool, id(1), 100, recipients).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{recipients:?}: {refused:?}");
+    }
+    let (message, deliveries) = samples::message(id(2), 0, &[1]);
+    let refused = spool.accept(message, deliveries, spool.begin(id(3), 0).expect("room")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "the content of another message: {refused:?}");
+    assert_eq!(queued(&spool).await, []);
+}
+
+pub async fn many_at_once_are_all_kept(bed: impl Bed) {
+    let spool = Arc::new(bed.open());
+    let account = AccountName::new("hve01@contoso.com");
+    let journey = |number: i64| {
+        let (spool, account) = (spool.clone(), account.clone());
+        tokio::spawn(async move {
+            let size = SIZES[number as usize % SIZES.len()];
+            accept(&*spool, id(number), size, &[2]).await.expect("accepted");
+            let job = spool.start(first(number), &account, now()).await.expect("served").expect("found");
+            assert!(is_intact(&job));
+            let gone: &[u16] = if number % 3 == 0 { &[0, 1] } else { &[0] };
+            spool.settle(settled(first(number), gone)).await.expect("settled");
+        })
+    };
+    for journey in (1..=200).map(journey).collect::<Vec<_>>() {
+        journey.await.expect("to its end");
+    }
+    let left: Vec<_> = queued(&*spool).await.into_iter().map(|queued| queued.id).collect();
+    assert_eq!(left, (1..=200).filter(|number| number % 3 != 0).map(first).collect::<Vec<_>>());
+}
+
+/// A session that ends while its message is being accepted: the message is kept or not, but never in part.
+pub async fn a_given_up_acceptance_does_no_harm(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=60 {
+        let size = if number % 2 == 0 { 1_000 } else { 200_000 };
+        // Each acceptance is given up after another number of polls.
+        let mut polls = number / 2;
+        let accepting = std::pin::pin!(accept(&spool, id(number), size, &[1]));
+        let mut accepting = accepting;
+        let _ = std::future::poll_fn(|context| {
+            polls -= 1;
+            match accepting.as_mut().poll(context) {
+                std::task::Poll::Ready(outcome) => std::task::Poll::Ready(Some(outcome)),
+                std::task::Poll::Pending if polls <= 0 => std::task::Poll::Ready(None),
+                std::task::Poll::Pending => std::task::Poll::Pending,
+            }
+        })
+        .await;
+    }
+    drop(spool);
+    let spool = bed.open();
+    for queued in queued(&spool).await {
+        assert!(is_intact(&spool.load(queued.id).await.expect("served").expect("found")));
+    }
+    accept(&spool, id(100), 200_000, &[1]).await.expect("and the next is accepted");
+}
+
+pub async fn queued(spool: &impl Spool) -> Vec<Queued> {
+    let mut all = Vec::new();
+    spool.queued(|queued| all.push(queued)).await.expect("listed");
+    all
+}
+
+fn first(number: i64) -> DeliveryId {
+    DeliveryId { message: id(number), part: 1 }
+}
+
+fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
+    Settlement { delivery, settled: ordinals.to_vec(), due: now(), attempts: 1, notice: None }
+}
+
+fn deferred(delivery: DeliveryId) -> Settlement {
+    settled(delivery, &[])
+}

@@ -1,0 +1,84 @@
+//! Messages whose content follows from their id, so that it can be checked without having been kept.
+
+use hve_relay::clock::Timestamp;
+use hve_relay::mail::{Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, QueueId, Recipient, RouteName};
+use hve_relay::smtp::ReversePath;
+use hve_relay::store::{Incoming, Job, NewMessage, Spool, StoreError};
+
+/// Sizes on both sides of each threshold, as a burst of mixed mail has them.
+pub const SIZES: [usize; 10] = [700, 0, 4_096, 1, 32_768, 32_769, 2_000, 131_072, 300_001, 12];
+
+pub fn now() -> Timestamp {
+    Timestamp::from_millis(1_795_285_881_042)
+}
+
+pub fn id(number: i64) -> QueueId {
+    QueueId::from_number(number).expect("a queue id")
+}
+
+/// The content of a message: octets that only this message has.
+pub fn content(id: QueueId, size: usize) -> Vec<u8> {
+    let mut state = (id.number() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut octets = Vec::with_capacity(size + 8);
+    while octets.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        octets.extend_from_slice(&state.to_le_bytes());
+    }
+    octets.truncate(size);
+    octets
+}
+
+/// A message with one delivery for each of `recipients`, which says how many are in it.
+pub fn message(id: QueueId, size: usize, recipients: &[u16]) -> (Message, Vec<Delivery>) {
+    let message = Message {
+        id,
+        accepted_at: now(),
+        kind: Kind::Mail,
+        client: ClientName::new("devices"),
+        peer: Some([192, 0, 2, 7].into()),
+        reverse_path: ReversePath::Mailbox("\"the scanner\"@mfp_3f.local".parse().expect("a mailbox")),
+        author: Some("jürgen@müller.example".parse().expect("a mailbox")),
+        subject: "Scan für Sie".into(),
+        message_id: format!("<{id}@relay.example>"),
+        size: size as u64,
+        eight_bit: true,
+        smtputf8: true,
+    };
+    let recipient = |ordinal| Recipient { ordinal, address: format!("user{ordinal}@contoso.com").parse().expect("a mailbox") };
+    let delivery = |(part, count): (u16, &u16)| Delivery {
+        id: DeliveryId { message: id, part },
+        route: RouteName::new("hve"),
+        class: if part == 1 { Class::Internal } else { Class::External },
+        recipients: (0..*count).map(recipient).collect(),
+        attempts: 0,
+        due: now(),
+    };
+    (message, (1..).zip(recipients).map(delivery).collect())
+}
+
+pub fn notice(id: QueueId, size: usize) -> NewMessage {
+    let (mut message, deliveries) = message(id, size, &[1]);
+    (message.kind, message.peer, message.reverse_path) = (Kind::Notice, None, ReversePath::Null);
+    NewMessage { message, deliveries, content: content(id, size) }
+}
+
+/// Brings a message in and has it accepted.
+pub async fn accept(spool: &impl Spool, id: QueueId, size: usize, recipients: &[u16]) -> Result<(), StoreError> {
+    let (message, deliveries) = message(id, size, recipients);
+    let mut incoming = spool.begin(id, size as u64)?;
+    for piece in content(id, size).chunks(16_384) {
+        incoming.write(piece).await?;
+    }
+    spool.accept(message, deliveries, incoming).await
+}
+
+/// Whether the content is the one that belongs to the message.
+pub fn is_intact(job: &Job) -> bool {
+    let expected = content(job.message.id, job.message.size as usize);
+    match &job.content {
+        Content::Inline(octets) => *octets == expected,
+        Content::File { path, len } => *len == job.message.size && std::fs::read(path).is_ok_and(|octets| octets == expected),
+    }
+}
