@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::store::{Incoming, Queued, Settlement, Spool, StoreError};
+use hve_relay::mail::{AccountName, DeliveryId, Kind, QueueId};
+use hve_relay::smtp::ReversePath;
+use hve_relay::store::{Incoming, NewMessage, Queued, Settlement, Spool, StoreError};
 
 use crate::samples::{self, SIZES, accept, id, is_intact, now};
 
@@ -150,7 +151,7 @@ pub async fn a_notice_comes_with_the_settlement(bed: impl Bed) {
     let spool = bed.open();
     for (number, size) in [(1, 2_000), (3, 100_000)] {
         accept(&spool, id(number), 100, &[1]).await.expect("accepted");
-        let notice = samples::notice(id(number + 1), size);
+        let notice = notice(id(number + 1), size);
         spool.settle(Settlement { notice: Some(notice.clone()), ..settled(first(number), &[0]) }).await.expect("settled");
         let job = spool.load(first(number + 1)).await.expect("served").expect("queued");
         assert!(is_intact(&job));
@@ -162,7 +163,7 @@ pub async fn a_notice_comes_with_the_settlement(bed: impl Bed) {
 pub async fn settling_twice_does_nothing(bed: impl Bed) {
     let spool = bed.open();
     accept(&spool, id(1), 100, &[1]).await.expect("accepted");
-    let settlement = Settlement { notice: Some(samples::notice(id(2), 100)), ..settled(first(1), &[0]) };
+    let settlement = Settlement { notice: Some(notice(id(2), 100)), ..settled(first(1), &[0]) };
     spool.settle(settlement.clone()).await.expect("settled");
     spool.settle(settled(first(2), &[0])).await.expect("the notice, too");
     spool.settle(settlement).await.expect("settled before");
@@ -264,4 +265,10 @@ fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
 
 fn deferred(delivery: DeliveryId) -> Settlement {
     settled(delivery, &[])
+}
+
+fn notice(id: QueueId, size: usize) -> NewMessage {
+    let (mut message, deliveries) = samples::message(id, size, &[1]);
+    (message.kind, message.peer, message.reverse_path) = (Kind::Notice, None, ReversePath::Null);
+    NewMessage { message, deliveries, content: samples::content(id, size) }
 }

@@ -3,7 +3,7 @@
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, QueueId, Recipient, RouteName};
 use hve_relay::smtp::ReversePath;
-use hve_relay::store::{Incoming, Job, NewMessage, Spool, StoreError};
+use hve_relay::store::{Incoming, Job, Spool, StoreError};
 
 /// Sizes on both sides of each threshold, as a burst of mixed mail has them.
 pub const SIZES: [usize; 10] = [700, 0, 4_096, 1, 32_768, 32_769, 2_000, 131_072, 300_001, 12];
@@ -56,12 +56,6 @@ pub fn message(id: QueueId, size: usize, recipients: &[u16]) -> (Message, Vec<De
         due: now(),
     };
     (message, (1..).zip(recipients).map(delivery).collect())
-}
-
-pub fn notice(id: QueueId, size: usize) -> NewMessage {
-    let (mut message, deliveries) = message(id, size, &[1]);
-    (message.kind, message.peer, message.reverse_path) = (Kind::Notice, None, ReversePath::Null);
-    NewMessage { message, deliveries, content: content(id, size) }
 }
 
 /// Brings a message in and has it accepted.

@@ -23,7 +23,8 @@ const AGE_MAX: Duration = Duration::from_secs(1);
 const SPENT_MAX: u64 = 64 << 20;
 /// Inodes that must stay free; a message takes at most one.
 const INODES_RESERVED: u64 = 256;
-/// Octets of the ballast, on a file system of at least 64 times as much; on a smaller one a 64th of it.
+/// Octets of the ballast, on a file system of at least 16 times as much; on a smaller one a 16th of it. More than the write-ahead log has
+/// before it is copied into the database, which the database may have to grow for.
 const BALLAST: u64 = 16 << 20;
 /// How often it is tried to make the ballast again.
 const BALLAST_EVERY: Duration = Duration::from_secs(5);
@@ -171,7 +172,7 @@ pub(super) struct Ballast {
 impl Ballast {
     /// Takes the room if new mail does not need it; gives up what an earlier run took if the disk is full.
     pub(super) fn new(path: PathBuf, space: Arc<Space>) -> Self {
-        let size = statvfs(&space.dir).map_or(0, |found| BALLAST.min(found.f_blocks.saturating_mul(found.f_frsize) / 64));
+        let size = statvfs(&space.dir).map_or(0, |found| BALLAST.min(found.f_blocks.saturating_mul(found.f_frsize) / 16));
         let present = fs::metadata(&path).is_ok_and(|file| file.len() >= size);
         let mut ballast = Self { path, space, size, present, tried: None };
         let almost_full = ballast.space.with_fresh(|state| Ok(state.free < size)).unwrap_or(true);

@@ -2,8 +2,9 @@
 //!
 //! Operations come over a channel. The writer takes all that wait (up to [`GROUP_MAX`] or [`GROUP_OCTETS_MAX`]), runs them in one transaction,
 //! and answers each after the commit: one sync for all, and no delay added where there is only one. If anything in a group fails, the group is
-//! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. An operation
-//! that ends an attempt may give up the ballast to be recorded on a full disk.
+//! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. To record
+//! a delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place,
+//! and deletions need no more room however long the disk stays full.
 //!
 //! Invariants: an operation is answered `Ok` only after a commit that was synced; after a fatal fault nothing is written any more. The
 //! checkpoint, which copies the log into the database, comes after the answers, from here and not from SQLite's own hook, which would swallow
@@ -105,7 +106,7 @@ impl Writer {
                 group.push(next);
             }
             self.record(group);
-            self.keep_log_short();
+            self.keep_log_short(LOG_PAGES);
             self.ballast.restore();
         }
         self.finish();
@@ -130,7 +131,9 @@ impl Writer {
         let once = |writer: &Self| writer.begin().and_then(|()| writer.run_and_commit(std::slice::from_ref(&request)));
         let mut outcome = once(self);
         let of_delivery = !matches!(request.operation, Operation::Accept { .. });
-        if of_delivery && matches!(outcome, Err(StoreError::Full(_))) && self.ballast.release() {
+        if of_delivery && matches!(outcome, Err(StoreError::Full(_))) {
+            self.ballast.release();
+            self.keep_log_short(0);
             outcome = once(self);
         }
         match outcome {
@@ -194,20 +197,21 @@ impl Writer {
         let _ = request.answer.send(Ok(done));
     }
 
-    fn keep_log_short(&self) {
+    /// Copies the log into the database if it has that many pages.
+    fn keep_log_short(&self, pages: i64) {
         if self.shared.latch.is_closed() {
             return;
         }
-        let kept = self.checkpoint_if_due();
+        let kept = self.checkpoint_from(pages);
         if let Err(error) = kept {
             // A full disk or a busy database: the log grows until the next time. All that is worse is latched.
             self.shared.latch.note(fault::of_sqlite(&error));
         }
     }
 
-    fn checkpoint_if_due(&self) -> rusqlite::Result<()> {
+    fn checkpoint_from(&self, pages: i64) -> rusqlite::Result<()> {
         let number = |pragma, column| self.connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(column));
-        if number("PRAGMA wal_checkpoint(NOOP)", 1)? < LOG_PAGES {
+        if number("PRAGMA wal_checkpoint(NOOP)", 1)? < pages {
             return Ok(());
         }
         number("PRAGMA wal_checkpoint(PASSIVE)", 0)?;

@@ -42,7 +42,7 @@ impl Bench {
             })
             .unzip();
         writer.record(requests);
-        writer.keep_log_short();
+        writer.keep_log_short(LOG_PAGES);
         self.connection = writer.connection;
         answers.into_iter().map(|mut answer| answer.try_recv().expect("each is answered")).collect()
     }
