@@ -5,6 +5,8 @@
 //! Invariants, each held by every implementation:
 //! * `accept` returns `Ok` only when message, recipients and content would survive a power cut.
 //! * A message stays until each of its recipients is settled; what `settle` records and the notice that follows from it are one transaction.
+//! * A call whose future is dropped may have its effect or not, but never half of it. Who gives up `accept` does not know whether the message
+//!   is queued: carry it to its end, or the message may lie there until the next start.
 //! * A delivery whose attempt was started and never settled is found as such after a restart (in doubt) and is queued again.
 
 mod settings;
@@ -79,13 +81,15 @@ pub trait Spool: Send + Sync + 'static {
     /// A message on its way in.
     type Incoming: Incoming;
 
-    /// Makes room for a message: `announced` octets (of MAIL's SIZE parameter), or the most that one may have.
+    /// Makes room for a message of `announced` octets (MAIL's SIZE parameter, RFC 1870); 0 if nothing was announced: then for the largest.
+    /// The content may turn out to be larger; `accept` looks again.
     ///
     /// # Errors
     /// [`StoreError::Full`] if what is free, less the reserve and all other messages on their way in, is not enough.
     fn begin(&self, id: QueueId, announced: u64) -> Result<Self::Incoming, StoreError>;
 
-    /// Keeps a message; when this returns `Ok`, it is durable and may be acknowledged.
+    /// Keeps a message; when this returns `Ok`, it is durable and may be acknowledged. `message.size` is set to what the content has.
+    /// Each delivery must have a recipient.
     fn accept(
         &self,
         message: Message,
@@ -96,7 +100,8 @@ pub trait Spool: Send + Sync + 'static {
     /// Calls `each` for every queued delivery, oldest message first. Called once, at start.
     fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Records that an attempt begins and returns what it needs; `None` if the delivery is settled or unknown.
+    /// Records that an attempt begins and returns what it needs; `None` if the delivery is settled or unknown. If what it needs cannot be
+    /// read, nothing is recorded.
     /// Once this has returned, a crash leaves the delivery in doubt until it is settled.
     fn start(
         &self,
@@ -109,5 +114,6 @@ pub trait Spool: Send + Sync + 'static {
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
 
     /// Records the end of an attempt. A message without recipients left is removed, its content with it; returns whether this one was.
+    /// What is settled already is left as it is, and there is no second notice.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::fault::Latch;
 use self::place::Place;
@@ -103,6 +103,8 @@ pub struct Sqlite {
     shared: Arc<Shared>,
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
+    reading: Arc<Semaphore>,
+    message_size: u64,
     recovered: Recovered,
     newest: Option<QueueId>,
     /// Last, so that the directory is given free last.
@@ -155,7 +157,9 @@ impl Sqlite {
         let writer = Writer::new(connection, shared.clone(), ballast);
         let writer = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(waiting));
         let writer = writer.map_err(trouble("cannot start the writer of"))?;
-        Ok(Self { shared, requests: Some(requests), writer: Some(writer), recovered, newest, _lock: lock })
+        let reading = Arc::new(Semaphore::new(read::AT_ONCE));
+        let (requests, writer, message_size) = (Some(requests), Some(writer), settings.message_size);
+        Ok(Self { shared, requests, writer, reading, message_size, recovered, newest, _lock: lock })
     }
 
     /// What was found and done when the store was opened.
@@ -193,7 +197,12 @@ impl Sqlite {
     async fn read(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {
         self.shared.latch.check()?;
         let shared = self.shared.clone();
-        let read = move || shared.readers.read(|connection| read::job(connection, &shared.place, delivery));
+        // It is never closed; and if it were, more would be read at once, no less.
+        let turn = self.reading.clone().acquire_owned().await;
+        let read = move || {
+            let _turn = turn;
+            shared.readers.read(|connection| read::job(connection, &shared.place, delivery))
+        };
         blocking(read).await.map_err(|error| self.shared.latch.note(error))
     }
 }
@@ -203,7 +212,7 @@ impl Spool for Sqlite {
 
     fn begin(&self, id: QueueId, announced: u64) -> Result<Incoming, StoreError> {
         self.shared.latch.check()?;
-        let claim = self.shared.space.claim(announced)?;
+        let claim = self.shared.space.claim(if announced == 0 { self.message_size } else { announced })?;
         Ok(Incoming::new(self.shared.clone(), claim, id))
     }
 

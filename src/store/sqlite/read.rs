@@ -16,8 +16,8 @@ use crate::mail::{
 use crate::smtp::{Mailbox, ReversePath};
 use crate::store::{Job, StoreError};
 
-/// Connections kept open between two uses.
-const KEPT: usize = 4;
+/// Deliveries read at a time, each on a connection of its own that is then kept; more would only contend for the processors.
+pub(super) const AT_ONCE: usize = 4;
 
 /// Connections for reading, opened as they are needed.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Readers {
             let found = read(&transaction)?;
             drop(transaction);
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < KEPT {
+            if idle.len() < AT_ONCE {
                 idle.push(connection);
             }
             Ok(found)
