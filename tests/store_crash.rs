@@ -12,9 +12,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use hve_relay::mail::{AccountName, DeliveryId, QueueId, QueueIds};
+use hve_relay::mail::{AccountName, DeliveryId, QueueId, QueueIds, Queued};
 use hve_relay::store::sqlite::Sqlite;
-use hve_relay::store::{Incoming, Queued, Settings, Settlement, Spool, StoreError};
+use hve_relay::store::{Incoming, Settings, Settlement, Spool, StoreError};
 use samples::{SIZES, accept, is_intact, now};
 
 const ROLE: &str = "STORE_CRASH_ROLE";
@@ -190,7 +190,7 @@ async fn until_it_breaks(spool: &Sqlite) {
     }
     let first = DeliveryId { message: samples::id(1), part: 1 };
     let settlement = Settlement { delivery: first, settled: vec![0], due: now(), attempts: 1, notice: None };
-    let after = [accept(spool, samples::id(9_999_999), 10, &[1]).await, spool.settle(settlement).await];
+    let after = [accept(spool, samples::id(9_999_999), 10, &[1]).await, spool.settle(settlement).await.map(drop)];
     assert!(after.iter().all(|outcome| matches!(outcome, Err(StoreError::Fatal(_)))), "{after:?}");
     say(format_args!("latched"));
 }

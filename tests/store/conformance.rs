@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, DeliveryId, Kind, QueueId};
+use hve_relay::mail::{AccountName, DeliveryId, Kind, QueueId, Queued};
 use hve_relay::smtp::ReversePath;
-use hve_relay::store::{Incoming, NewMessage, Queued, Settlement, Spool, StoreError};
+use hve_relay::store::{Incoming, NewMessage, Settlement, Spool, StoreError};
 
 use crate::samples::{self, SIZES, accept, id, is_intact, now};
 
