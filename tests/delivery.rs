@@ -46,7 +46,7 @@ fn the_sender_becomes_the_account_and_the_author_stays_reachable() {
     let taken = &world.taken(1)[0];
     assert_eq!(taken.reverse_path.to_string(), "hve01@contoso.com");
     assert_eq!(field(taken, "From"), ["App <hve01@contoso.com>"]);
-    assert_eq!(field(taken, "Reply-To"), ["app@contoso.com"]);
+    assert_eq!(field(taken, "Reply-To"), ["App <app@contoso.com>"]);
     assert_eq!(field(taken, "X-Original-From"), ["App <app@contoso.com>"]);
     assert_eq!(field(taken, "X-Original-Envelope-From"), ["<bounces@contoso.com>"]);
     let received = field(taken, "Received").remove(0);
@@ -65,7 +65,7 @@ fn what_a_device_leaves_out_is_added() {
         assert_eq!(field(taken, name).len(), 1, "{name}");
     }
     assert!(field(taken, "From")[0].contains("<hve01@contoso.com>"));
-    assert_eq!(field(taken, "Reply-To"), ["scanner@contoso.com"]);
+    assert_eq!(field(taken, "Reply-To"), ["<scanner@contoso.com>"]);
 }
 
 #[test]

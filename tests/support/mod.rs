@@ -78,12 +78,12 @@ impl World {
         self.relay.wait_for("removed", |line| line["event"] == "removed" && line["queue_id"] == id);
     }
 
-    /// kill -9 and a new start on the same data directory.
-    pub fn crash_and_restart(self) -> Self {
-        let Self { runtime, sim, setup, relay } = self;
-        relay.kill();
-        let relay = Relay::start(&setup.folder().join("hve-relay.toml"));
-        Self { runtime, sim, setup, relay }
+    /// kill -9, then `meanwhile`, then a new start on the same data directory.
+    pub fn crash_and_restart(mut self, meanwhile: impl FnOnce(&Self)) -> Self {
+        self.relay.kill();
+        meanwhile(&self);
+        self.relay = Relay::start(&self.setup.folder().join("hve-relay.toml"));
+        self
     }
 }
 

@@ -105,7 +105,7 @@ impl Relay {
     }
 
     /// kill -9, and waits for the end.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("kill");
         let status = self.child.wait().expect("wait");
         assert_eq!(status.signal(), Some(9));
