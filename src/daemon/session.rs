@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,6 +21,11 @@ use crate::telemetry;
 
 /// What is read at once. Large enough for a scan's content to come in few pieces, small enough for thousands of idle sessions.
 const READ: usize = 16 << 10;
+
+/// How long a client may go on talking after the last reply before its connection is dropped all the same.
+const LINGER: Duration = Duration::from_secs(2);
+/// What is read at once then.
+const LINGER_READ: usize = 4 << 10;
 
 /// Serves one client until it leaves, misbehaves, or the relay stops.
 pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, stream: TcpStream, peer: IpAddr) {
@@ -64,8 +70,7 @@ impl<S: Spool> Conversation<S> {
         loop {
             while let Some(effect) = self.session.next_effect() {
                 if let Some(ending) = self.carry_out(effect).await? {
-                    // A client that is gone already has nothing more to hear.
-                    let _ = self.stream.shutdown().await;
+                    self.part().await;
                     return Ok(ending);
                 }
             }
@@ -90,6 +95,28 @@ impl<S: Spool> Conversation<S> {
                     self.session.handle(self.shared.clock.now(), Input::Shutdown);
                 }
             }
+        }
+    }
+
+    /// Closes the connection in a way that lets the client hear the last reply: what it still sends is read and dropped for a while.
+    ///
+    /// A socket that is closed with unread octets resets the connection (RFC 1122 §4.2.2.13), and with a reset some systems throw away what
+    /// they have received and not yet read. It is those who talk on, being no clients or not speaking SMTP, who most need that reply.
+    async fn part(&mut self) {
+        if self.stream.shutdown().await.is_err() {
+            // Gone already.
+            return;
+        }
+        let mut dropped = Vec::with_capacity(LINGER_READ);
+        let until_gone = async {
+            while matches!(self.stream.read_buf(&mut dropped).await, Ok(1..)) {
+                dropped.clear();
+            }
+        };
+        tokio::select! {
+            () = until_gone => {}
+            () = tokio::time::sleep(LINGER) => {}
+            () = self.shared.shutdown.reached(Phase::Stopping) => {}
         }
     }
 
