@@ -5,11 +5,9 @@
 mod dialogue;
 
 use std::collections::VecDeque;
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
-use dialogue::{Cut, Inside, Relay, Script, Setup, matches};
+use dialogue::{Cut, Inside, Relay, Script, Setup, matches, reply_line, scripts};
 use hve_relay::clock::Timestamp;
 use hve_relay::intake::Policy;
 use hve_relay::mail::QueueId;
@@ -79,17 +77,6 @@ fn a_pattern_is_exact_but_for_its_wildcards() {
     ] {
         assert_eq!(matches(pattern, text), holds, "{pattern} {text}");
     }
-}
-
-fn scripts() -> Vec<Script> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
-    let mut files: Vec<_> = fs::read_dir(folder).expect("the scripts").map(|entry| entry.expect("an entry").path()).collect();
-    files.sort();
-    let script = |file: &Path| {
-        let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
-        Script::parse(&name, &fs::read_to_string(file).expect("a text")).unwrap_or_else(|why| panic!("{why}"))
-    };
-    files.iter().filter(|file| file.extension().is_some_and(|ending| ending == "smtp")).map(|file| script(file)).collect()
 }
 
 fn play_all(scripts: &[Script], cuts: impl Fn(&Script) -> Vec<Cut>) {
@@ -238,21 +225,7 @@ impl Relay for Pure {
 
     fn line(&mut self) -> Result<String, String> {
         let end = self.said.windows(2).position(|end| end == b"\r\n").ok_or("the relay says nothing")?;
-        let line = String::from_utf8(self.said.drain(..end + 2).collect()).map_err(|_| "not UTF-8")?;
-        let line = line.trim_end_matches("\r\n").to_owned();
-        if line.contains(['\r', '\n']) || line.len() > 510 {
-            return Err(format!("not a reply line: {line:?}"));
-        }
-        // RFC 2034 §4: every reply but those to greet, and 354, has an enhanced status of the class of its code.
-        let text = line.get(4..).unwrap_or("");
-        let greets = line.starts_with("220 ") || line.starts_with("354 ") || text.contains(" Hello ");
-        let offers =
-            ["SIZE ", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "HELP"].iter().any(|word| text.starts_with(word));
-        let status = text.split(' ').next().and_then(|word| word.parse::<EnhancedStatus>().ok());
-        if !greets && !offers && !status.is_some_and(|status| line.starts_with(char::from(b'0' + status.class))) {
-            return Err(format!("no enhanced status: {line}"));
-        }
-        Ok(line)
+        reply_line(self.said.drain(..end + 2).collect())
     }
 
     fn is_closed(&mut self) -> bool {

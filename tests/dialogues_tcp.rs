@@ -63,6 +63,26 @@ fn dialogues_go_over_tcp_as_they_go_with_the_session_itself() {
     assert!(played >= 40, "only {played} scripts");
 }
 
+/// Closing a socket with octets in it that nobody has read resets the connection, and a reset takes the last reply with it on some systems.
+#[test]
+fn whoever_talks_on_while_turned_away_hears_why_and_an_orderly_end() {
+    for (network, said, reply) in [
+        ("10.20.0.0/16", "EHLO mfp.example\r\n", "554 5.7.1 127.0.0.1 is not a client"),
+        ("127.0.0.0/8", "POST / HTTP/1.1\r\n", "500 5.5.1 This is SMTP, not HTTP"),
+        ("127.0.0.0/8", "QUIT\r\n", "221 2.0.0 Bye"),
+    ] {
+        let world = World::with(1, |_| {}, |setup| setup.networks(network));
+        let mut stream = TcpStream::connect(world.relay.address).expect("the relay listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        // More than the relay reads at once.
+        stream.write_all(&[said.as_bytes(), &b"NOOP\r\n".repeat(10_000)].concat()).expect("the relay takes it");
+        stream.shutdown(Shutdown::Write).expect("still connected");
+        let mut replies = String::new();
+        stream.read_to_string(&mut replies).expect("an orderly end");
+        assert!(replies.lines().last().is_some_and(|last| last.starts_with(reply)), "{replies}");
+    }
+}
+
 fn names(scripts: &[Script]) -> String {
     scripts.iter().map(|script| script.name.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -189,7 +209,6 @@ impl Stage {
             let status = self.world.relay.ended();
             return if status.success() { Ok(()) } else { Err(status.to_string()) };
         }
-        self.ids.iter().for_each(|id| self.world.removed(id));
         let mut expected: Vec<(String, String)> = Vec::new();
         for id in &self.ids {
             expected.extend(self.sent(id).into_iter().map(|(to, _)| (id.clone(), to)));
@@ -206,10 +225,17 @@ impl Stage {
         if got == expected { Ok(()) } else { Err(format!("sent: {expected:?}\n got: {got:?}")) }
     }
 
-    /// The recipients that a message was sent to, and their classes, as the log has it.
+    /// What the log says of a message's acceptance.
+    fn accepted(&self, id: &str) -> Value {
+        self.world.relay.wait_for("the message", |line| line["event"] == "accepted" && line["queue_id"] == id)
+    }
+
+    /// The recipients that a message was sent to, and their classes, as the log has it; waits until it was sent to all of them.
     fn sent(&self, id: &str) -> Vec<(String, String)> {
+        let recipients = self.accepted(id)["nrcpt"].as_u64().expect("a number") as usize;
         let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        let lines = self.world.relay.logged(|line| line["queue_id"] == id && line["event"] == "delivery" && line["status"] == "sent");
+        let is_sent = |line: &Value| line["queue_id"] == id && line["event"] == "delivery" && line["status"] == "sent";
+        let lines = self.world.relay.wait_for_all("a delivery", recipients, is_sent);
         lines.iter().map(|line| (text(line, "to"), text(line, "class"))).collect()
     }
 }
@@ -276,14 +302,12 @@ impl<'s> Tcp<'s> {
 
     fn next_shown(&mut self) -> Result<Shown, String> {
         let id = self.ids.pop_front().ok_or("the relay kept nothing")?;
-        let world = &self.stage.world;
-        world.removed(&id);
-        let accepted = world.relay.wait_for("the message", |line| line["event"] == "accepted" && line["queue_id"] == id.as_str());
-        let taken: Vec<Taken> = world.sim.taken().into_iter().filter(|taken| queue_id(taken) == id).collect();
+        let (accepted, recipients) = (self.stage.accepted(&id), self.stage.sent(&id));
+        let taken: Vec<Taken> = self.stage.world.sim.taken().into_iter().filter(|taken| queue_id(taken) == id).collect();
         if taken.is_empty() {
             return Err(format!("{id} did not arrive"));
         }
-        Ok(Shown { accepted, recipients: self.stage.sent(&id), names_recipients: false, taken })
+        Ok(Shown { accepted, recipients, names_recipients: false, taken })
     }
 }
 

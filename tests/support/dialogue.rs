@@ -44,12 +44,16 @@
 //!
 //! When a script is over, the relay must have said no more than was expected. If the script looks at the store, nothing else may have been
 //! kept or dropped; if it looks at the log, nothing else may have been refused. A script without expectations is no script.
+#![allow(dead_code, reason = "each test binary uses its part of it")]
 
 use std::collections::VecDeque;
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use hve_relay::mail::{ClientName, RouteName};
+use hve_relay::smtp::EnhancedStatus;
 use hve_relay::units::parse_duration;
 use hve_relay::{intake, session};
 
@@ -356,6 +360,39 @@ impl Setup {
         self.intake.clients.push(intake::ClientSettings { name: ClientName::new(name), networks });
         Ok(())
     }
+}
+
+/// All scripts of `tests/dialogues/`.
+pub fn scripts() -> Vec<Script> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
+    let mut files: Vec<_> = fs::read_dir(folder).expect("the scripts").map(|entry| entry.expect("an entry").path()).collect();
+    files.sort();
+    let script = |file: &Path| {
+        let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+        Script::parse(&name, &fs::read_to_string(file).expect("a text")).unwrap_or_else(|why| panic!("{why}"))
+    };
+    files.iter().filter(|file| file.extension().is_some_and(|ending| ending == "smtp")).map(|file| script(file)).collect()
+}
+
+/// Reads what the relay sent as one line of a reply, which ends in CRLF.
+///
+/// # Errors
+/// If it is not a line as a relay may send it.
+pub fn reply_line(octets: Vec<u8>) -> Result<String, String> {
+    let line = String::from_utf8(octets).map_err(|_| "not UTF-8")?;
+    let line = line.strip_suffix("\r\n").ok_or_else(|| format!("half a line: {line:?}"))?;
+    if line.contains(['\r', '\n']) || line.len() > 510 {
+        return Err(format!("not a reply line: {line:?}"));
+    }
+    // RFC 2034 §4: every reply but those to greet, and 354, has an enhanced status of the class of its code.
+    let text = line.get(4..).unwrap_or("");
+    let greets = line.starts_with("220 ") || line.starts_with("354 ") || text.contains(" Hello ");
+    let offers = ["SIZE ", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "HELP"].iter().any(|word| text.starts_with(word));
+    let status = text.split(' ').next().and_then(|word| word.parse::<EnhancedStatus>().ok());
+    if !greets && !offers && !status.is_some_and(|status| line.starts_with(char::from(b'0' + status.class))) {
+        return Err(format!("no enhanced status: {line}"));
+    }
+    Ok(line.to_owned())
 }
 
 /// Whether a text is what a pattern says; `*` and `…` stand for any text.

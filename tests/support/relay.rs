@@ -152,6 +152,10 @@ pub struct Setup {
     ca_pem: String,
     upstream: SocketAddr,
     server_name: String,
+    hostname: String,
+    listener: String,
+    accepted_domains: String,
+    takes: String,
     networks: String,
     queue: String,
 }
@@ -169,6 +173,10 @@ impl Setup {
             ca_pem: ca_pem.to_owned(),
             upstream,
             server_name: "smtp-hve.office365.com".to_owned(),
+            hostname: "relay.contoso.com".to_owned(),
+            listener: "127.0.0.1:0".to_owned(),
+            accepted_domains: "contoso.com".to_owned(),
+            takes: String::new(),
             networks: "127.0.0.0/8".to_owned(),
             queue: BRISK.to_owned(),
         }
@@ -205,6 +213,30 @@ impl Setup {
         self
     }
 
+    /// What the relay calls itself.
+    pub fn hostname(mut self, hostname: &str) -> Self {
+        self.hostname = hostname.to_owned();
+        self
+    }
+
+    /// Where the relay listens.
+    pub fn listener(mut self, address: &str) -> Self {
+        self.listener = address.to_owned();
+        self
+    }
+
+    /// The tenant's domains, with blanks between them.
+    pub fn accepted_domains(mut self, domains: &str) -> Self {
+        self.accepted_domains = domains.replace(' ', "\", \"");
+        self
+    }
+
+    /// The one class of recipients that the route takes.
+    pub fn takes(mut self, class: &str) -> Self {
+        self.takes = format!("takes = [\"{class}\"]\n");
+        self
+    }
+
     /// The CA that is trusted.
     pub fn trust(&mut self, ca_pem: &str) {
         self.ca_pem = ca_pem.to_owned();
@@ -232,16 +264,20 @@ impl Setup {
         };
         let ca = file("ca.pem", &self.ca_pem);
         let mut toml = format!(
-            "data_dir = \"{}\"\nhostname = \"relay.contoso.com\"\n\
-             [tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"contoso.com\"]\n\
-             [[listener]]\naddress = \"127.0.0.1:0\"\n\
+            "data_dir = \"{}\"\nhostname = \"{}\"\n\
+             [tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"{}\"]\n\
+             [[listener]]\naddress = \"{}\"\n\
              [[client]]\nname = \"devices\"\nnetworks = [\"{}\"]\n\
-             [[route]]\nname = \"hve\"\nhost = \"{}\"\nport = {}\ntls_ca_file = \"{ca}\"\ntls_server_name = \"{}\"\n",
+             [[route]]\nname = \"hve\"\nhost = \"{}\"\nport = {}\ntls_ca_file = \"{ca}\"\ntls_server_name = \"{}\"\n{}",
             self.data_dir().display(),
+            self.hostname,
+            self.accepted_domains,
+            self.listener,
             self.networks,
             self.upstream.ip(),
             self.upstream.port(),
-            self.server_name
+            self.server_name,
+            self.takes
         );
         for (i, (address, password)) in self.accounts.iter().enumerate() {
             let password = file(&format!("account{i}.password"), password);
