@@ -1,7 +1,7 @@
 //! A device: a plain SMTP client over TCP that shows every reply.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A connection to the relay.
@@ -100,6 +100,11 @@ impl Client {
         let reply = self.send(from, to, content);
         assert!(reply.starts_with("250 2.0.0 "), "{reply}");
         reply.rsplit(' ').next().expect("an id").to_owned()
+    }
+
+    /// Will send nothing more.
+    pub fn hang_up(&mut self) {
+        self.reader.get_mut().shutdown(Shutdown::Write).expect("still connected");
     }
 
     /// Whether the relay has closed the connection: reads until it has.
