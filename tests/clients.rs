@@ -1,0 +1,167 @@
+//! Programs that people really send mail with, against the relay: what they send arrives, whatever dialect of SMTP they speak.
+//!
+//! A program that is not installed is passed over with a note; `tests/run` installs them all and sets `HVE_RELAY_REQUIRE_CLIENTS=1`, and then
+//! a missing one is a failure.
+
+mod support;
+
+use std::env;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use hve_relay::sim::Taken;
+use support::{World, body, field};
+
+/// Whether a program is there to be tried; `args` make it do nothing.
+fn is_installed(program: &str, args: &[&str]) -> bool {
+    let found = Command::new(program).args(args).stdin(Stdio::null()).output().is_ok_and(|out| out.status.success());
+    if !found {
+        assert!(
+            env::var_os("HVE_RELAY_REQUIRE_CLIENTS").is_none_or(|required| required != "1"),
+            "{program} is not installed; tests/run installs it"
+        );
+        println!("{program} is not installed and so was not tried; tests/run installs it");
+    }
+    found
+}
+
+/// Runs a program to its end; it must be content. Returns what it said.
+fn run(command: &mut Command, input: &[u8]) -> String {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let written = child.stdin.take().expect("piped").write_all(input);
+    let out = child.wait_with_output().expect("it ends");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && written.is_ok(), "{command:?}: {}: {said}", out.status);
+    said
+}
+
+fn to(taken: &Taken) -> Vec<&str> {
+    taken.recipients.iter().map(|to| to.as_str()).collect()
+}
+
+/// The message with this subject; nothing may be wrong with any.
+fn with_subject<'t>(all: &'t [Taken], subject: &str) -> &'t Taken {
+    let taken = all.iter().find(|taken| field(taken, "Subject") == [subject]).unwrap_or_else(|| panic!("{subject} did not arrive"));
+    assert_eq!(taken.violations, [], "{subject}");
+    taken
+}
+
+/// Messages of an application in Python: one connection for many, dots, content beyond ASCII, recipients that are refused, addresses beyond ASCII.
+const SMTPLIB: &str = r#"
+import smtplib, sys
+from email.message import EmailMessage
+from email.headerregistry import Address
+
+host, port = "127.0.0.1", int(sys.argv[1])
+
+def message(subject, text):
+    m = EmailMessage()
+    m["From"], m["To"], m["Subject"] = "app@contoso.com", "ann@contoso.com", subject
+    m.set_content(text)
+    return m
+
+with smtplib.SMTP(host, port, timeout=60) as s:
+    assert not s.send_message(message("plain", "one\n.\n..two\n\n.three\n"))
+    assert not s.send_message(message("to-many", "text\n"), to_addrs=["user%d@contoso.com" % n for n in range(60)])
+    assert s.does_esmtp and int(s.esmtp_features["size"]) > 1000000
+
+    scan = message("attachment", "see below\n")
+    scan.add_attachment(bytes(range(256)) * 4096, maintype="application", subtype="octet-stream", filename="scan.bin")
+    assert not s.send_message(scan)
+
+    # Some of the recipients cannot be; the others get it.
+    refused = s.sendmail("app@contoso.com", ["ann@contoso.com", "not an address"], "Subject: partly\n\ntext\n")
+    assert list(refused) == ["not an address"] and refused["not an address"][0] == 553, refused
+    try:
+        s.sendmail("app@contoso.com", ["not an address"], "Subject: never\n\ntext\n")
+        sys.exit("a message without recipients was taken")
+    except smtplib.SMTPRecipientsRefused:
+        pass
+
+    # Octets as they are: smtplib leaves the line ends in them alone, and only sees to it that the last one is proper.
+    s.sendmail("app@contoso.com", "ann@contoso.com", b"Subject: octets\r\rK\xe4se\n\xff\r", mail_options=["BODY=8BITMIME"])
+
+    international = message("international", "Gr\u00fc\u00dfe\n")
+    international.replace_header("To", Address("J\u00fcrgen", "j\u00fcrgen", "contoso.com"))
+    assert not s.send_message(international)
+
+# A library that knows no EHLO.
+s = smtplib.SMTP(host, port, timeout=60)
+s.helo("old.example")
+s.sendmail("app@contoso.com", "ann@contoso.com", "Subject: after-helo\n\ntext\n")
+assert s.noop()[0] == 250 and s.rset()[0] == 250 and s.verify("ann")[0] == 252
+s.quit()
+"#;
+
+#[test]
+fn python_sends_whatever_smtplib_can() {
+    if !is_installed("python3", &["-c", "import smtplib"]) {
+        return;
+    }
+    let world = World::new(2);
+    run(Command::new("python3").arg("-").arg(world.relay.address.port().to_string()), SMTPLIB.as_bytes());
+    // Sixty recipients are two deliveries.
+    let all = world.taken(8);
+    let plain = with_subject(&all, "plain");
+    assert_eq!(body(plain), b"one\r\n.\r\n..two\r\n\r\n.three\r\n");
+    assert_eq!(field(plain, "Reply-To"), ["<app@contoso.com>"]);
+    let mut sizes: Vec<usize> =
+        all.iter().filter(|taken| field(taken, "Subject") == ["to-many"]).map(|taken| taken.recipients.len()).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [10, 50]);
+    assert!(body(with_subject(&all, "attachment")).len() > 1 << 20);
+    assert_eq!(to(with_subject(&all, "partly")), ["ann@contoso.com"]);
+    assert_eq!(body(with_subject(&all, "octets")), b"K\xe4se\r\n\xff\r\n\r\n");
+    assert_eq!(to(with_subject(&all, "international")), ["jürgen@contoso.com"]);
+    assert!(field(with_subject(&all, "after-helo"), "Received")[0].contains(" with SMTP id "));
+    assert_eq!(world.sim.counters().messages, 8);
+}
+
+#[test]
+fn swaks_sends_step_by_step_and_pipelined_and_after_helo() {
+    if !is_installed("swaks", &["--version"]) {
+        return;
+    }
+    let world = World::new(1);
+    let server = world.relay.address.to_string();
+    for (subject, more) in [
+        ("step-by-step", &[][..]),
+        ("pipelined", &["--pipeline"]),
+        ("after-helo", &["--protocol", "SMTP"]),
+        ("from-nobody", &["--from", "<>"]),
+    ] {
+        let subject = format!("Subject: {subject}");
+        let common =
+            ["--server", &server, "--helo", "swaks.example", "--from", "app@contoso.com", "--to", "ann@contoso.com,bob@contoso.com"];
+        let said = run(Command::new("swaks").args(common).args(["--header", &subject, "--body", "one\n.\n..two\n"]).args(more), b"");
+        assert!(said.contains("queued as"), "{said}");
+    }
+    let all = world.taken(4);
+    for subject in ["step-by-step", "pipelined", "after-helo", "from-nobody"] {
+        let taken = with_subject(&all, subject);
+        assert_eq!(to(taken), ["ann@contoso.com", "bob@contoso.com"]);
+        assert!(body(taken).starts_with(b"one\r\n.\r\n..two\r\n"), "{}", body(taken).escape_ascii());
+        let protocol = if subject == "after-helo" { " with SMTP id " } else { " with ESMTP id " };
+        assert!(field(taken, "Received")[0].contains(protocol));
+    }
+}
+
+#[test]
+fn curl_sends_a_file() {
+    if !is_installed("curl", &["--version"]) {
+        return;
+    }
+    let world = World::new(1);
+    let url = format!("smtp://{}/curl.example", world.relay.address);
+    let common =
+        ["--silent", "--show-error", "--mail-from", "app@contoso.com", "--mail-rcpt", "ann@contoso.com", "--mail-rcpt", "bob@contoso.com"];
+    run(
+        Command::new("curl").args(common).args(["--crlf", "--upload-file", "-", &url]),
+        b"From: App <app@contoso.com>\nTo: ann@contoso.com\nSubject: from-a-file\n\none\n.\n..two\n",
+    );
+    let all = world.taken(1);
+    let taken = with_subject(&all, "from-a-file");
+    assert_eq!(to(taken), ["ann@contoso.com", "bob@contoso.com"]);
+    assert_eq!(body(taken), b"one\r\n.\r\n..two\r\n");
+    assert_eq!(field(taken, "X-Original-From"), ["App <app@contoso.com>"]);
+}
