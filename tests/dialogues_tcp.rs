@@ -213,6 +213,13 @@ impl Stage {
         for id in &self.ids {
             expected.extend(self.sent(id).into_iter().map(|(to, _)| (id.clone(), to)));
         }
+        for id in &self.ids {
+            self.world.removed(id);
+            let life = self.world.relay.logged(|line| line["queue_id"] == id.as_str());
+            if life.last().is_none_or(|last| last["event"] != "removed") {
+                return Err(format!("the log goes on after the message has left the queue: {life:#?}"));
+            }
+        }
         let mut got: Vec<(String, String)> = Vec::new();
         for taken in self.world.sim.taken() {
             if !taken.violations.is_empty() {

@@ -81,7 +81,7 @@ async fn head(content: &Content, header_size: usize) -> std::io::Result<Bytes> {
     }
 }
 
-/// Records the end of an attempt, then tells it: to the log, and to the scheduler.
+/// Tells the log of the end of an attempt, records it, and tells the scheduler.
 async fn settle<S: Spool>(
     shared: &Shared<S>,
     upstream: &Upstream,
@@ -115,10 +115,8 @@ async fn settle<S: Spool>(
     if judgement.in_doubt {
         telemetry::in_doubt(delivery.id, &InDoubt { account: account.clone(), started });
     }
-    let notice = notice(shared, &job, &failed, ended).await;
-    let settlement = Settlement { delivery: delivery.id, settled, due, attempts, notice: notice.clone() };
-    let Some(last) = record(shared, settlement).await else { return };
-
+    // Told before it is recorded: what the upstream server has said stays true whatever becomes of the store, and the deliveries of a
+    // message that end at the same time are all told before one of them finds that it was the last.
     let attempt = telemetry::Attempt {
         delivery: delivery.id,
         class: delivery.class,
@@ -131,6 +129,9 @@ async fn settle<S: Spool>(
     for (recipient, outcome) in results {
         telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due));
     }
+    let notice = notice(shared, &job, &failed, ended).await;
+    let settlement = Settlement { delivery: delivery.id, settled, due, attempts, notice: notice.clone() };
+    let Some(last) = record(shared, settlement).await else { return };
     told(shared, message, &failed, notice, last);
     shared.tell(Event::Finished(Finished { delivery: delivery.id, account, started, remaining, due, pause: judgement.pause }));
 }
@@ -172,8 +173,9 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
     let notice = notice(&shared, &job, &failed, now).await;
     let settled = job.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
     let settlement = Settlement { delivery, settled, due: now, attempts: job.delivery.attempts, notice: notice.clone() };
-    let Some(last) = record(&shared, settlement).await else { return };
+    // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
+    let Some(last) = record(&shared, settlement).await else { return };
     told(&shared, &job.message, &failed, notice, last);
 }
 
