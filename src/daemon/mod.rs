@@ -43,6 +43,8 @@ use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::upstream::{Endpoint, Login, Pool};
 
+use shutdown::Signals;
+
 pub use shutdown::{Phase, Shutdown};
 
 /// Why the relay could not start, or had to end.
@@ -78,6 +80,8 @@ pub enum Fault {
 /// If a listener or the data directory cannot be had at start, or if the store fails for good.
 pub async fn run(config: Config) -> Result<(), Fault> {
     let clock = Clock::start();
+    // Before anybody can know that the relay runs.
+    let signals = Signals::catch().map_err(|error| Fault::Task(error.to_string()))?;
     // The lock of the data directory first: of two relays with one configuration, the second should name the first, not a busy port.
     let store = Sqlite::open(&config.store)?;
     let (recovered, newest) = (store.recovered(), store.newest());
@@ -117,7 +121,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
-    let signals = tokio::spawn(shutdown::on_signals(shared.shutdown.clone(), grace));
+    let signals = tokio::spawn(signals.heed(shared.shutdown.clone(), grace));
     while tasks.join_next().await.is_some() {}
     let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
     signals.abort();

@@ -1,9 +1,10 @@
 //! How the end is told to every task: a phase that only grows.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::telemetry;
@@ -64,22 +65,36 @@ impl Shutdown {
     }
 }
 
-/// Turns signals into phases: the first SIGTERM or SIGINT stops in order and grants `grace`, the second ends at once.
-pub(super) async fn on_signals(shutdown: Shutdown, grace: Duration) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        // Without handlers a signal ends the process where it stands, which the queue survives.
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that end the relay, caught from the moment this exists.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches them.
+    ///
+    /// # Errors
+    /// As the system has them.
+    pub(super) fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    telemetry::stopping(grace);
-    shutdown.advance(Phase::Stopping);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = tokio::time::sleep(grace) => {}
+
+    /// Turns them into phases: the first SIGTERM or SIGINT stops in order and grants `grace`, the second ends at once.
+    pub(super) async fn heed(mut self, shutdown: Shutdown, grace: Duration) {
+        self.next().await;
+        telemetry::stopping(grace);
+        shutdown.advance(Phase::Stopping);
+        // Too late or not, the end is the same.
+        let _ = tokio::time::timeout(grace, self.next()).await;
+        shutdown.advance(Phase::Ending);
     }
-    shutdown.advance(Phase::Ending);
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
