@@ -27,7 +27,7 @@
 //! | wiring | [`cli`], [`daemon`] |
 //! | telling | [`telemetry`] |
 //! | touching the world | [`store`], [`upstream`], [`tls`], [`config`] |
-//! | deciding (pure) | [`session`], [`intake`], [`schedule`], [`reply`], [`notice`] |
+//! | deciding (pure) | [`session`], [`intake`], [`schedule`], [`budget`], [`reply`], [`notice`] |
 //! | speaking (pure) | [`mail`], [`smtp`], [`clock`], [`secret`], [`units`] |
 //! | beside | [`sim`]: the simulated HVE endpoint, which shares no parser with the rest |
 //!
@@ -42,6 +42,7 @@
 //!
 //! What an operator must know is in `README.md`, `config/hve-relay.toml` and `deploy/`.
 
+pub mod budget;
 pub mod cli;
 pub mod clock;
 pub mod config;
