@@ -12,8 +12,8 @@
 //!
 //! What is measured: *accepted*, messages from the first connection to the last 250; *delivered*, from the first 250 until the endpoint has
 //! taken the last; *250 after DATA*, from the final dot's write to the reply; processor time of the relay's process alone, from its start to
-//! the last delivery; its peak memory. Load generator and endpoint share the cores with the relay and take more of them than it does, so the
-//! rates are a lower bound, and the processor time is the figure to compare.
+//! the last delivery; its peak memory. Load generator and endpoint share the cores with the relay, so the rates are a lower bound; they suffer from
+//! whatever else runs on the machine, the processor time far less.
 //!
 //! The reference is a tuned Postfix on two cores, shared in the same way.
 

@@ -12,7 +12,11 @@ pub fn surroundings(dir: &Path) {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map_or("unknown processor", |(_, model)| model);
-    println!("{cores} cores ({model}), shared by load generator, relay and endpoint; queue in {} ({})", dir.display(), file_system(dir));
+    // What else runs takes its part of the rates.
+    let busy = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let busy = busy.split(' ').next().unwrap_or_default();
+    println!("{cores} cores ({model}), shared by load generator, relay and endpoint; load average before: {busy}");
+    println!("queue in {} ({})", dir.display(), file_system(dir));
 }
 
 /// The kind of file system that a folder is on, by the longest mount point above it.
