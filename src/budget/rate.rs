@@ -196,10 +196,15 @@ impl Rate {
         Some(claim)
     }
 
-    /// An attempt ended: the first `used` of its cells begin their window, the others are given back.
+    /// An attempt ended: the first `used` of its cells begin their window, the others are given back; but what was closed in the meantime stays
+    /// closed.
     pub fn settle(&mut self, claim: &Claim, used: u32, ended: Timestamp) {
         for (place, (cell, before)) in claim.cells.iter().enumerate() {
-            let begin = if place < used as usize { begins(ended) } else { *before };
+            let given_back = (*before).max(self.blind);
+            let begin = if place < used as usize { begins(ended) } else { given_back };
+            if begin == self.blind {
+                self.amounts[*cell as usize] = UNKNOWN;
+            }
             self.occupied = self.occupied.saturating_sub(1);
             self.put(*cell, if begin == IDLE { IDLE } else { begin + self.window });
         }

@@ -173,6 +173,15 @@ fn a_closed_limit_stays_closed_until_its_window_can_have_freed() {
 }
 
 #[test]
+fn what_is_given_back_does_not_open_a_closed_minute() {
+    let mut budget = Budget::new(&PREVIEW);
+    let refused: Vec<_> = (0..3).map(|_| budget.reserve(at(0), external(1), Share::NONE).expect("idle")).collect();
+    budget.close(LimitName::ExternalPerMinute, at(1_000));
+    refused.into_iter().for_each(|reservation| budget.settle(reservation, Used::NOTHING, at(2_000)));
+    assert_eq!(budget.wait(at(2_000), external(1), Share::NONE), blocked(LimitName::ExternalPerMinute, 1_001 + MINUTE));
+}
+
+#[test]
 fn what_was_in_flight_at_a_crash_is_used_when_the_relay_starts_again() {
     let mut budget = Budget::new(&PREVIEW);
     let lost = budget.reserve(at(0), external(50), Share::NONE).expect("idle");
