@@ -80,7 +80,18 @@ impl Clock {
 
     /// The present time.
     pub fn now(&self) -> Timestamp {
-        Timestamp(self.wall_at_start + boot_millis() - self.boot_at_start)
+        self.at(boot_millis())
+    }
+
+    /// The present time together with the reading of the boot clock that it comes from, in milliseconds.
+    pub fn reading(&self) -> (Timestamp, i64) {
+        let boot = boot_millis();
+        (self.at(boot), boot)
+    }
+
+    /// The relay's time at a reading of the boot clock, also of an earlier process.
+    pub fn at(&self, boot: i64) -> Timestamp {
+        Timestamp(self.wall_at_start + boot - self.boot_at_start)
     }
 }
 

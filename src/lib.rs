@@ -25,6 +25,7 @@
 //! | row | rooms |
 //! |---|---|
 //! | wiring | [`cli`], [`daemon`] |
+//! | showing | [`admin`] |
 //! | telling | [`telemetry`] |
 //! | touching the world | [`store`], [`upstream`], [`tls`], [`config`] |
 //! | deciding (pure) | [`session`], [`intake`], [`schedule`], [`budget`], [`reply`], [`notice`] |
@@ -42,6 +43,7 @@
 //!
 //! What an operator must know is in `README.md`, `config/hve-relay.toml` and `deploy/`.
 
+pub mod admin;
 pub mod budget;
 pub mod cli;
 pub mod clock;

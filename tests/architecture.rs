@@ -44,6 +44,26 @@ const LAW: &[(&str, &[&str])] = &[
     ),
     // telling
     ("telemetry", &["session", "intake", "schedule", "store", "upstream", "reply", "notice", "tls", "mail", "smtp", "clock", "units"]),
+    // showing
+    (
+        "admin",
+        &[
+            "telemetry",
+            "session",
+            "intake",
+            "schedule",
+            "budget",
+            "store",
+            "upstream",
+            "reply",
+            "notice",
+            "tls",
+            "mail",
+            "smtp",
+            "clock",
+            "units",
+        ],
+    ),
     // beside
     ("sim", &["smtp", "tls", "clock", "units", "secret"]),
 ];

@@ -8,9 +8,13 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use hve_relay::budget::Share;
+use hve_relay::budget::{Limits, Unit};
 use hve_relay::config::{Config, Form, HVE_GA, HVE_PREVIEW, Problems, SCHEMA};
-use hve_relay::mail::{AccountName, Class};
+use hve_relay::mail::{AccountName, Class, Priority};
+use hve_relay::schedule::Affinity;
 use tempfile::TempDir;
 
 const REFERENCE: &str = include_str!("../config/hve-relay.toml");
@@ -287,6 +291,126 @@ fn routes_share_the_classes_and_the_accounts() {
     assert_eq!(config.logins[&AccountName::new("relay@contoso.com")].password.expose(), "Pa55word-2");
     assert_eq!(config.routes[0].server_name.to_str(), "smtp-hve.office365.com");
     assert_eq!((config.routes[1].port, config.routes[1].server_name.to_str()), (587, "smtp.example.net".into()));
+}
+
+#[test]
+fn each_profile_has_its_own_limits() {
+    let limits = |text: &str| {
+        let (config, _) = load(text, &folder()).expect("no problem");
+        (config.schedule.accounts[0].limits.clone(), config.schedule.tenant)
+    };
+    let preview = Limits {
+        recipients_per_day: Some(100_000),
+        external_recipients_per_day: Some(2_000),
+        external_per_minute: Some((10, Unit::Messages)),
+        ..Limits::NONE
+    };
+    assert_eq!(limits(LEAST), (preview, Limits { recipients_per_day: Some(100_000), ..Limits::NONE }));
+    assert_eq!(limits(&LEAST.replace("hve-preview", "hve-ga")), (Limits::NONE, Limits::NONE));
+}
+
+#[test]
+fn an_account_starts_from_the_limits_of_all_accounts() {
+    let text = format!(
+        "{LEAST}{}",
+        r#"
+        [[account]]
+        address = "hve02@contoso.com"
+        password_file = "@DIR@/good.password"
+        external_recipients_per_day = "none"
+        external_per_minute = 4
+        minimum_pause = "none"
+        [account_limits]
+        recipients_per_day = 500
+        external_per_minute_unit = "recipients"
+        messages_per_minute = 30
+        minimum_pause = "200ms"
+        day = "2h"
+        minute = "5s"
+        [tenant_limits]
+        recipients_per_day = "none"
+        external_per_minute = 100
+        day = "3h"
+        "#
+    );
+    let (config, _) = load(&text, &folder()).expect("no problem");
+    let every = Limits {
+        recipients_per_day: Some(500),
+        external_recipients_per_day: Some(2_000),
+        external_per_minute: Some((10, Unit::Recipients)),
+        messages_per_minute: Some(30),
+        minimum_pause: Some(Duration::from_millis(200)),
+        day: Duration::from_secs(7_200),
+        minute: Duration::from_secs(5),
+    };
+    let own = Limits {
+        external_recipients_per_day: None,
+        external_per_minute: Some((4, Unit::Recipients)),
+        minimum_pause: None,
+        ..every.clone()
+    };
+    let limits: Vec<Limits> = config.schedule.accounts.iter().map(|account| account.limits.clone()).collect();
+    assert_eq!(limits, [every, own]);
+    let tenant = Limits { external_per_minute: Some((100, Unit::Messages)), day: Duration::from_secs(10_800), ..Limits::NONE };
+    assert_eq!(config.schedule.tenant, tenant);
+    // What is counted in recipients sets the size of external deliveries, so that the strictest account can take each of them.
+    assert_eq!((config.intake.recipients_per_delivery, config.intake.external_recipients_per_delivery), (50, Some(4)));
+}
+
+#[test]
+fn only_accounts_that_send_outside_set_the_size_of_external_deliveries() {
+    let text = format!(
+        "{LEAST}external_per_minute_unit = \"recipients\"{}",
+        r#"
+        [[account]]
+        address = "relay@contoso.com"
+        password_file = "@DIR@/good.password"
+        route = "elsewhere"
+        [[route]]
+        name = "hve"
+        host = "smtp-hve.office365.com"
+        takes = ["internal"]
+        [[route]]
+        name = "elsewhere"
+        host = "smtp.example.net"
+        takes = ["external"]
+        "#
+    );
+    let size = |text: &str| load(text, &folder()).expect("no problem").0.intake.external_recipients_per_delivery;
+    assert_eq!(size(&text), None);
+    assert_eq!(size(&format!("{text}\n[account_limits]\nexternal_per_minute_unit = \"recipients\"")), Some(10));
+    assert_eq!(size(&format!("{text}\n[tenant_limits]\nexternal_per_minute_unit = \"recipients\"\nexternal_per_minute = 7")), Some(7));
+}
+
+#[test]
+fn clients_are_treated_as_it_is_written() {
+    let client = r#"
+        priority = "high"
+        may_choose_priority = true
+        weight = 7
+        accounts = ["HVE01@contoso.com"]
+        affinity = "author"
+    "#;
+    let text = LEAST.replace("[[account]]", &format!("{client}[[account]]")).replace("[tenant]", "[tenant]\nreserve = \"15%\"");
+    let (config, _) = load(&text, &folder()).expect("no problem");
+    let (intake, schedule) = (&config.intake.clients[0], &config.schedule.clients[0]);
+    assert_eq!((intake.priority, intake.may_choose_priority), (Priority::High, true));
+    assert_eq!((&schedule.name, schedule.weight, schedule.affinity), (&intake.name, 7, Affinity::Author));
+    assert_eq!(schedule.accounts, Some(vec![AccountName::new("hve01@contoso.com")]));
+    assert_eq!(config.schedule.reserve, Share::percent(15));
+
+    let (config, _) = load(LEAST, &folder()).expect("no problem");
+    let (intake, schedule) = (&config.intake.clients[0], &config.schedule.clients[0]);
+    assert_eq!((intake.priority, intake.may_choose_priority), (Priority::Normal, false));
+    assert_eq!((schedule.weight, schedule.affinity, &schedule.accounts), (1, Affinity::Client, &None));
+    assert_eq!(config.schedule.reserve, Share::NONE);
+}
+
+#[test]
+fn the_control_socket_is_in_the_data_directory_unless_it_is_written() {
+    let socket = |text: &str| load(text, &folder()).expect("no problem").0.control_socket;
+    assert_eq!(socket(LEAST), Path::new("/var/lib/hve-relay/control.sock"));
+    assert_eq!(socket(&format!("control_socket = \"/run/x.sock\"\n{LEAST}")), Path::new("/run/x.sock"));
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn signed_content_is_left_alone() {
 
 #[test]
 fn many_recipients_travel_in_deliveries_of_fifty_and_each_once() {
-    let world = World::new(3);
+    let world = World::with(3, |_| {}, |setup| setup.client("affinity = \"none\""));
     let to: Vec<String> = (0..120).map(|n| format!("user{n}@contoso.com")).collect();
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     let id = world.client().accepted("app@contoso.com", &to, &mail("notice", b"text\r\n"));

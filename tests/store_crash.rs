@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use hve_relay::mail::{AccountName, DeliveryId, QueueId, QueueIds, Queued};
 use hve_relay::store::sqlite::Sqlite;
-use hve_relay::store::{Incoming, Settings, Settlement, Spool, StoreError};
-use samples::{SIZES, accept, is_intact, now};
+use hve_relay::store::{Anchor, BudgetRow, Incoming, Settings, Spool, StoreError};
+use samples::{SIZES, accept, is_intact, now, settled};
 
 const ROLE: &str = "STORE_CRASH_ROLE";
 const DIR: &str = "STORE_CRASH_DIR";
@@ -48,16 +48,21 @@ async fn what_was_settled_stays_so_and_what_was_started_is_in_doubt() {
         for (id, state) in &last {
             let found = left.get(id);
             let as_promised = match state.as_str() {
-                "accepted" => found == Some(&false),
+                "accepted" => found == Some(&Left { in_doubt: false, attempts: 0 }),
                 "starting" => found.is_some(),
-                "started" => found == Some(&true),
+                "started" => found == Some(&Left { in_doubt: true, attempts: 0 }),
                 "settling" => true,
-                "deferred" => found == Some(&false),
+                "deferred" => found == Some(&Left { in_doubt: false, attempts: 1 }),
                 "settled" => found.is_none(),
                 other => panic!("{other}"),
             };
-            assert!(as_promised, "after {lines} lines: {id} was {state} and is {found:?} (in doubt)");
+            assert!(as_promised, "after {lines} lines: {id} was {state} and is {found:?}");
         }
+        // What an attempt used of the budgets is there if its end is, for it was kept before.
+        let used = used_in(temp.path()).await;
+        let mut ended = last.keys().filter(|id| left.get(id).is_none_or(|left| left.attempts == 1)).map(QueueId::to_string);
+        assert!(ended.all(|id| used.contains(&id)), "after {lines} lines");
+        assert!(left.iter().filter(|(id, _)| !last.contains_key(id)).all(|(_, left)| left.attempts == 0), "nothing is done unheard");
     }
 }
 
@@ -166,16 +171,19 @@ async fn endless_mail(spool: Arc<Sqlite>, deliver: bool) {
 async fn attempt(spool: &Sqlite, id: QueueId, kind: usize) {
     let delivery = DeliveryId { message: id, part: 1 };
     say(format_args!("starting {id}"));
-    let job = spool.start(delivery, &AccountName::new("hve01@contoso.com"), now()).await.expect("served").expect("found");
+    let job = spool.start(delivery, &AccountName::new("hve01@contoso.com"), 2, now()).await.expect("served").expect("found");
     assert!(is_intact(&job));
     say(format_args!("started {id}"));
-    let (settled, outcome) = match kind {
+    let (ordinals, outcome) = match kind {
         0 => return,
-        1 => (vec![1], "deferred"),
-        _ => (vec![0, 1], "settled"),
+        1 => (&[1][..], "deferred"),
+        _ => (&[0, 1][..], "settled"),
     };
     say(format_args!("settling {id}"));
-    spool.settle(Settlement { delivery, settled, due: now(), attempts: 1, notice: None }).await.expect("settled");
+    // A line of its own, and one that all write.
+    let budget = vec![used(&id.to_string(), 1), used("all", 2)];
+    spool.keep_ledger(budget, false, anchor()).await.expect("kept");
+    spool.settle(settled(delivery, ordinals)).await.expect("settled");
     say(format_args!("{outcome} {id}"));
 }
 
@@ -189,8 +197,7 @@ async fn until_it_breaks(spool: &Sqlite) {
         }
     }
     let first = DeliveryId { message: samples::id(1), part: 1 };
-    let settlement = Settlement { delivery: first, settled: vec![0], due: now(), attempts: 1, notice: None };
-    let after = [accept(spool, samples::id(9_999_999), 10, &[1]).await, spool.settle(settlement).await.map(drop)];
+    let after = [accept(spool, samples::id(9_999_999), 10, &[1]).await, spool.settle(settled(first, &[0])).await.map(drop)];
     assert!(after.iter().all(|outcome| matches!(outcome, Err(StoreError::Fatal(_)))), "{after:?}");
     say(format_args!("latched"));
 }
@@ -216,10 +223,11 @@ async fn fill(spool: &Sqlite) {
     assert!(matches!(refused, StoreError::Full(_)), "{refused}");
     for number in 1..=accepted {
         let delivery = DeliveryId { message: samples::id(number), part: 1 };
-        let job = spool.start(delivery, &AccountName::new("hve01@contoso.com"), now()).await.expect("recorded").expect("found");
+        let job = spool.start(delivery, &AccountName::new("hve01@contoso.com"), 1, now()).await.expect("recorded").expect("found");
         assert!(is_intact(&job));
-        let settlement = Settlement { delivery, settled: vec![0], due: now(), attempts: 1, notice: None };
-        spool.settle(settlement).await.expect("recorded");
+        let budget = vec![used(&delivery.message.to_string(), 1)];
+        spool.keep_ledger(budget, false, anchor()).await.expect("recorded");
+        spool.settle(settled(delivery, &[0])).await.expect("recorded");
     }
     assert!(!Path::new(&dir).join("spool/ballast").exists(), "it was needed");
     drop(file);
@@ -293,13 +301,37 @@ fn lines_of(told: &[u8]) -> impl Iterator<Item = (String, QueueId)> {
     })
 }
 
-/// Opens what is left and checks that all of it is whole; for each message whether it is in doubt.
-async fn left_in(dir: &Path) -> BTreeMap<QueueId, bool> {
+/// What is used of a limit, by one account.
+fn used(limit: &str, amount: u32) -> BudgetRow {
+    BudgetRow { account: Some(AccountName::new("hve01@contoso.com")), limit: limit.into(), index: 0, at: Some(now()), amount }
+}
+
+fn anchor() -> Anchor {
+    Anchor { boot_id: "boot".into(), boot: 1, at: now() }
+}
+
+/// The limits of which something is used.
+async fn used_in(dir: &Path) -> BTreeSet<String> {
+    let spool = Sqlite::open(&settings(dir)).expect("opened");
+    let ledger = spool.ledger().await.expect("served");
+    spool.close().await;
+    ledger.budget.into_iter().map(|row| row.limit).collect()
+}
+
+/// What is left of a message.
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    in_doubt: bool,
+    attempts: u32,
+}
+
+/// Opens what is left and checks that all of it is whole.
+async fn left_in(dir: &Path) -> BTreeMap<QueueId, Left> {
     let spool = Sqlite::open(&settings(dir)).expect("opened");
     assert!(spool.recovered().damaged.is_empty(), "{:?}", spool.recovered());
     let mut left = BTreeMap::new();
     let note = |queued: Queued| {
-        left.insert(queued.id.message, queued.in_doubt.is_some());
+        left.insert(queued.id.message, Left { in_doubt: queued.in_doubt.is_some(), attempts: queued.attempts });
     };
     spool.queued(note).await.expect("listed");
     for id in left.keys() {

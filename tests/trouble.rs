@@ -60,7 +60,7 @@ fn a_deferred_recipient_is_tried_again_and_the_others_are_not() {
 
 #[test]
 fn an_account_whose_password_is_refused_rests_and_the_others_carry_its_mail() {
-    let world = World::new(3);
+    let world = World::with(3, |_| {}, |setup| setup.client("affinity = \"none\""));
     world.faults([Fault::reply(Step::Auth, "535 5.7.3 Authentication unsuccessful").account(account(2))]);
     let mut client = world.client();
     for n in 0..30 {

@@ -1,8 +1,13 @@
-//! The command line: what can be asked of the binary, and its exit status (sysexits(3): 0 done, 64 wrong usage, 66 no such file, 74 input/output, 78 configuration).
+//! The command line: what can be asked of the binary, and its exit status (sysexits(3): 0 done, 64 wrong usage, 66 no such file,
+//! 69 the relay does not answer, 74 input/output, 78 configuration; 1: the relay refuses).
 
+mod accounts;
 pub mod check;
+mod control;
 mod demo;
+mod queue;
 mod run;
+mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +41,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
+    Queue(queue::Arguments),
+    /// How the running relay's accounts stand, why they wait and until when; suspend or resume one.
+    Accounts(accounts::Arguments),
     /// Try it out: a simulated HVE endpoint, the relay on 127.0.0.1:2525, and a small workload. Needs nothing and keeps nothing.
     Demo {
         /// End after the table; exit status 0 only if every message had the outcome it should.
@@ -66,6 +75,42 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config, log } => run::run(&config, log),
         Command::Check { config } => check::run(&config),
+        Command::Queue(arguments) => queue::run(arguments),
+        Command::Accounts(arguments) => accounts::run(arguments),
         Command::Demo { once, port } => demo::run(once, port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_are_read_as_they_are_documented() {
+        for line in [
+            "queue list --client erp --class external --priority bulk --reason budget --json --limit 5",
+            "queue --socket /run/x show 01K",
+            "queue hold 01K 01L",
+            "queue release --all",
+            "queue retry --client erp",
+            "queue remove --reason held --yes --config /x",
+            "accounts --json",
+            "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
+            "accounts resume hve01@contoso.com",
+        ] {
+            assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_ok(), "{line}");
+        }
+        for line in
+            ["queue", "queue hold 01K --all", "queue remove 01K --client erp", "queue release --all --client erp", "accounts suspend"]
+        {
+            assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_err(), "{line}");
+        }
     }
 }

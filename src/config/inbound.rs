@@ -5,17 +5,35 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::outbound::Accounts;
 use super::problem::{At, Findings, Place};
 use super::profile::{HVE_PREVIEW, PROFILES, Profile};
-use super::reader::Document;
+use super::reader::{Document, Section};
 use super::value;
-use crate::{intake::ClientSettings, mail::ClientName, session};
+use super::{Route, intake, schedule};
+use crate::{
+    budget::Limits,
+    mail::{AccountName, ClientName, Priority, RouteName},
+    schedule::{AccountSettings, Affinity},
+    session,
+};
+
+const PRIORITIES: &[(&str, Priority)] = &[("high", Priority::High), ("normal", Priority::Normal), ("bulk", Priority::Bulk)];
 
 /// `[tenant]`
 pub(super) struct Tenant {
     pub profile: &'static Profile,
     /// In lower case, each once.
     pub accepted_domains: Vec<String>,
+    /// The share of each day's budget that only mail of high priority may use, in hundredths.
+    pub reserve: u8,
+}
+
+/// `[[client]]`, once for each room that knows clients.
+#[derive(Default)]
+pub(super) struct Clients {
+    pub intake: Vec<intake::ClientSettings>,
+    pub schedule: Vec<schedule::ClientSettings>,
 }
 
 pub(super) fn tenant(document: &Document<'_>, findings: &Findings<'_>) -> Tenant {
@@ -29,7 +47,8 @@ pub(super) fn tenant(document: &Document<'_>, findings: &Findings<'_>) -> Tenant
             accepted_domains.push(value);
         }
     }
-    Tenant { profile, accepted_domains }
+    let reserve = section.or("reserve", value::percentage(0..=90), 0);
+    Tenant { profile, accepted_domains, reserve }
 }
 
 pub(super) fn listeners(document: &Document<'_>, findings: &Findings<'_>) -> Vec<SocketAddr> {
@@ -48,10 +67,11 @@ pub(super) fn listeners(document: &Document<'_>, findings: &Findings<'_>) -> Vec
     listeners
 }
 
-pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>) -> Vec<ClientSettings> {
+/// The clients, which name accounts.
+pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>, accounts: &Accounts, routes: &[Route]) -> Clients {
     let mut names: Vec<At<String>> = Vec::new();
     let mut seen: Vec<At<IpNet>> = Vec::new();
-    let mut clients = Vec::new();
+    let mut clients = Clients::default();
     for section in document.at_least_one("client", "name = \"devices\" and networks = [\"10.20.0.0/16\"]") {
         let name = section.need("name", value::name, "name = \"devices\"");
         if let Some(name) = &name {
@@ -68,13 +88,81 @@ pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>) -> Vec<C
             }
         }
         seen.extend(networks.iter().cloned());
-        if let Some(At { value, .. }) = &name {
-            let networks = networks.into_iter().map(|network| network.value).collect();
-            clients.push(ClientSettings { name: ClientName::new(value.as_str()), networks });
-        }
+        let own = ClientName::new(name.as_ref().map_or("", |name| name.value.as_str()));
+        let networks = networks.into_iter().map(|network| network.value).collect();
+        let default = intake::ClientSettings::new(own.clone(), networks);
+        clients.intake.push(intake::ClientSettings {
+            priority: section.or("priority", value::choice("a priority", PRIORITIES), default.priority),
+            may_choose_priority: section.or("may_choose_priority", value::truth, default.may_choose_priority),
+            ..default
+        });
+        let default = schedule::ClientSettings::new(own);
+        clients.schedule.push(schedule::ClientSettings {
+            weight: section.get("weight", value::number(1..=1_000)).map_or(default.weight, |weight| weight.value as u32),
+            accounts: permitted(&section, findings, accounts, routes),
+            affinity: section.or("affinity", value::choice("an affinity", Affinity::WORDS), default.affinity),
+            ..default
+        });
         names.extend(name);
     }
     clients
+}
+
+/// The accounts that a client's mail may go through, if not all.
+fn permitted(section: &Section<'_>, findings: &Findings<'_>, accounts: &Accounts, routes: &[Route]) -> Option<Vec<AccountName>> {
+    let At { value: written, place } = section.list("accounts", value::mailbox, "accounts = [\"hve01@contoso.com\"], or leave it out")?;
+    let mut permitted: Vec<AccountName> = Vec::new();
+    for At { value, place } in written {
+        let name = AccountName::new(value.as_str().to_lowercase());
+        if permitted.contains(&name) {
+            findings.warning(&place, format!("\"{value}\" stands in the list already"), "remove it");
+        } else if !accounts.may_exist(&name) {
+            findings.problem(&place, format!("\"{value}\" is not an account"), "write the address of an [[account]], or add one with it");
+        } else {
+            permitted.push(name);
+        }
+    }
+    warn_of_routes_without(&permitted, &accounts.settings, routes, &place, findings);
+    Some(permitted)
+}
+
+/// Mail of a client to a route on which none of its accounts is would wait until it is given up.
+fn warn_of_routes_without(
+    permitted: &[AccountName],
+    accounts: &[AccountSettings],
+    routes: &[Route],
+    place: &Place,
+    findings: &Findings<'_>,
+) {
+    let reached: Vec<&RouteName> =
+        accounts.iter().filter(|account| permitted.contains(&account.name)).map(|account| &account.route).collect();
+    for route in routes.iter().filter(|route| !reached.is_empty() && !route.takes.is_empty() && !reached.contains(&&route.name)) {
+        let classes: Vec<&str> = route.takes.iter().map(|class| class.as_str()).collect();
+        let found = format!("none of these accounts is on route \"{}\"", route.name);
+        let hint = format!("add one that is, for the client's {} mail would wait until it is given up", classes.join(" and "));
+        findings.warning(place, found, hint);
+    }
+}
+
+/// A reserve that nobody can use, or that is a share of nothing, is probably not meant.
+pub(super) fn check_reserve<'l>(
+    document: &Document<'_>,
+    findings: &Findings<'_>,
+    reserve: u8,
+    clients: &Clients,
+    mut limits: impl Iterator<Item = &'l Limits>,
+) {
+    if reserve == 0 {
+        return;
+    }
+    let place = document.one("tenant").place_of("reserve");
+    if !limits.any(|limits| limits.recipients_per_day.or(limits.external_recipients_per_day).is_some()) {
+        let hint = "remove it, or write recipients_per_day below [account_limits] or [tenant_limits]";
+        findings.warning(&place, "nothing limits the recipients of a day, so there is nothing to keep a share of", hint);
+    } else if !clients.intake.iter().any(|client| client.priority == Priority::High || client.may_choose_priority) {
+        let hint = "write priority = \"high\" or may_choose_priority = true with a client, or remove it";
+        findings.warning(&place, "no client's mail has high priority, so nobody can use what is kept", hint);
+    }
 }
 
 /// Nobody has a network this large: it is a slip of the pen, or an open relay.

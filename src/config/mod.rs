@@ -4,12 +4,14 @@
 //! 1. the text becomes TOML (`reader`), and keys that nobody knows are reported (`schema`);
 //! 2. each value becomes what it means (`value`), or a problem, or its default. A default is the one of the room whose setting it is, or stands
 //!    in `profile` (the service's own numbers) or here;
-//! 3. the values are held against each other (`inbound`, `outbound`): duplicates, names that lead nowhere, limits of the service.
+//! 3. the values are held against each other (`inbound`, `outbound`, `limits`): duplicates, names that lead nowhere, limits of the service.
 //!
 //! What comes out are the rooms' own settings types; no room knows this one. A [`Config`] is plain data: reading it opens the files that it
 //! names (passwords, certificates) and resolves listener names, and does nothing else.
 
+mod control;
 mod inbound;
+mod limits;
 mod outbound;
 mod password;
 mod problem;
@@ -36,9 +38,11 @@ pub use profile::{HVE_GA, HVE_PREVIEW, Profile};
 pub use schema::{Form, SCHEMA, Table};
 
 use crate::{
+    budget::Share,
     intake,
     mail::{AccountName, Class, RouteName},
-    schedule, session, store,
+    schedule::{self, AccountSettings},
+    session, store,
     telemetry::{self, Format, Level},
     upstream::{Endpoint, Login, PoolSettings, Timeouts},
 };
@@ -63,6 +67,8 @@ pub struct Config {
     pub schedule: schedule::Settings,
     /// Where the queue lies.
     pub store: store::Settings,
+    /// The Unix socket on which the running relay answers the operator's commands; at most 100 octets.
+    pub control_socket: PathBuf,
     /// The servers that mail goes to; never empty.
     pub routes: Vec<Route>,
     /// Each account's credentials; its keys are those of `schedule.accounts`.
@@ -107,21 +113,31 @@ impl Config {
     /// # Errors
     /// All problems of the file at once, or that it could not be read.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Problems> {
-        let unreadable = |reason: String| Problems::Unreadable { file: path.to_owned(), reason };
-        let because = |error: std::io::Error| unreadable(format!("cannot be read: {}", password::reason(&error)));
-        let mut octets = Vec::new();
-        File::open(path).map_err(because)?.take(LONGEST + 1).read_to_end(&mut octets).map_err(because)?;
-        if octets.len() as u64 > LONGEST {
-            return Err(unreadable("is too large for a configuration (4 MiB): name the right file".to_owned()));
+        Self::from_str(&text_of(path)?, path)
+    }
+
+    /// The `control_socket` of a configuration file, whatever else it says, and without reading the files that it names: an operator who may
+    /// use the socket need not be able to read the accounts' passwords.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not TOML, or says nothing that makes sense about the socket.
+    pub fn control_socket(path: &Path) -> Result<PathBuf, Problems> {
+        let text = text_of(path)?;
+        let findings = Findings::new(&text, path);
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        if !errors.is_empty() {
+            reader::report_syntax(&text, errors, &findings);
+            return Err(findings.problems());
         }
-        match String::from_utf8(octets) {
-            Ok(text) => Self::from_str(&text, path),
-            Err(error) => {
-                let valid = error.utf8_error().valid_up_to();
-                let line = error.as_bytes()[..valid].iter().filter(|octet| **octet == b'\n').count() + 1;
-                let (found, hint) = ("this is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned());
-                Err(Problems::Found(vec![Problem { file: path.to_owned(), line, column: 1, key: String::new(), found, hint }]))
+        let document = Document::new(table.get_ref(), &findings);
+        let data_dir = outbound::data_dir(&document, &findings);
+        let socket = control::socket(&document, &findings, &data_dir);
+        match findings.problems() {
+            Problems::Found(mut found) => {
+                found.retain(|problem| ["data_dir", "control_socket"].contains(&problem.key.as_str()));
+                if found.is_empty() { Ok(socket) } else { Err(Problems::Found(found)) }
             }
+            unreadable => Err(unreadable),
         }
     }
 
@@ -161,24 +177,54 @@ impl Config {
     }
 }
 
+/// The text of a configuration file.
+fn text_of(path: &Path) -> Result<String, Problems> {
+    let unreadable = |reason: String| Problems::Unreadable { file: path.to_owned(), reason };
+    let because = |error: std::io::Error| unreadable(format!("cannot be read: {}", password::reason(&error)));
+    let mut octets = Vec::new();
+    File::open(path).map_err(because)?.take(LONGEST + 1).read_to_end(&mut octets).map_err(because)?;
+    if octets.len() as u64 > LONGEST {
+        return Err(unreadable("is too large for a configuration (4 MiB): name the right file".to_owned()));
+    }
+    String::from_utf8(octets).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].iter().filter(|octet| **octet == b'\n').count() + 1;
+        let (found, hint) = ("this is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned());
+        Problems::Found(vec![Problem { file: path.to_owned(), line, column: 1, key: String::new(), found, hint }])
+    })
+}
+
 /// What the text means. Where a problem was reported, the value is a stand-in, and the whole is not used.
 fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let data_dir = outbound::data_dir(document, findings);
     let tenant = inbound::tenant(document, findings);
     let listeners = inbound::listeners(document, findings);
-    let clients = inbound::clients(document, findings);
     let session = inbound::session(document, findings, tenant.profile);
     let (sessions, sessions_per_address) = inbound::sessions(document, findings);
     let routes = outbound::routes(document, findings, tenant.profile);
     let accounts = outbound::accounts(document, findings, &tenant, &routes);
+    let tenant_limits = limits::of_the_tenant(document, findings, tenant.profile);
+    let clients = inbound::clients(document, findings, &accounts, &routes);
+    inbound::check_reserve(
+        document,
+        findings,
+        tenant.reserve,
+        &clients,
+        accounts.settings.iter().map(|account| &account.limits).chain([&tenant_limits]),
+    );
     let (upstream, recipients_per_delivery) = outbound::upstream(document, findings, tenant.profile);
     let takes = |class| routes.iter().find(|route| route.takes.contains(&class)).map(|route| route.name.clone());
+    let (internal_route, external_route) = (takes(Class::Internal), takes(Class::External));
+    let sends_outside = |account: &&AccountSettings| external_route.as_ref() == Some(&account.route);
+    let external_limits = accounts.settings.iter().filter(sends_outside).map(|account| &account.limits).chain([&tenant_limits]);
+    let external_recipients_per_delivery = limits::external_recipients(external_limits);
     let intake = intake::Settings {
         accepted_domains: tenant.accepted_domains,
-        clients,
-        internal_route: takes(Class::Internal),
-        external_route: takes(Class::External),
+        clients: clients.intake,
+        internal_route,
+        external_route,
         recipients_per_delivery,
+        external_recipients_per_delivery,
         sessions,
         sessions_per_address,
     };
@@ -186,10 +232,17 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     Config {
         profile: tenant.profile,
         listeners,
+        control_socket: control::socket(document, findings, &data_dir),
         store: outbound::store(document, data_dir, session.message_size),
         session,
         intake,
-        schedule: outbound::schedule(document, findings, accounts.settings),
+        schedule: schedule::Settings {
+            accounts: accounts.settings,
+            tenant: tenant_limits,
+            clients: clients.schedule,
+            reserve: Share::percent(tenant.reserve),
+            ..outbound::schedule(document, findings)
+        },
         routes,
         logins: accounts.logins,
         upstream,

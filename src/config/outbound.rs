@@ -1,6 +1,6 @@
 //! The sending side: routes, accounts, upstream connections, the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::inbound::{Tenant, unique};
 use super::problem::{At, Findings, Place};
 use super::profile::Profile;
 use super::reader::{Document, Section};
-use super::{PoolSettings, Route, Upstream, password, value};
+use super::{PoolSettings, Route, Upstream, limits, password, value};
 use crate::{
     mail::{AccountName, Class, RouteName},
     schedule::{self, AccountSettings},
@@ -33,9 +33,21 @@ const FREE_SPACE_RESERVE: u64 = 256 << 20;
 const CLASSES: &[(&str, Class)] = &[("internal", Class::Internal), ("external", Class::External)];
 
 /// `[[account]]`
+#[derive(Default)]
 pub(super) struct Accounts {
     pub settings: Vec<AccountSettings>,
     pub logins: BTreeMap<AccountName, Login>,
+    /// Those with an address that can be read, whatever else is wrong with them.
+    known: BTreeSet<AccountName>,
+    /// There are others.
+    unknown: bool,
+}
+
+impl Accounts {
+    /// Whether there is an account of that name. One without a readable address was reported, and may be the one.
+    pub fn may_exist(&self, name: &AccountName) -> bool {
+        self.unknown || self.known.contains(name)
+    }
 }
 
 /// The routes, or the profile's endpoint if there are none.
@@ -118,7 +130,8 @@ fn check_certificates(file: &Path, place: &Place, findings: &Findings<'_>) {
 /// The accounts and their credentials.
 pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant: &Tenant, routes: &[Route]) -> Accounts {
     let sections = document.at_least_one("account", "address = \"hve01@contoso.com\" and password_file");
-    let mut accounts = Accounts { settings: Vec::new(), logins: BTreeMap::new() };
+    let mut accounts = Accounts { unknown: sections.is_empty(), ..Accounts::default() };
+    let every = limits::of_every_account(document, findings, tenant.profile);
     if let Some(first) = sections.get(tenant.profile.accounts) {
         let found = format!("there are {} accounts, and {} allows {}", sections.len(), tenant.profile.name, tenant.profile.accounts);
         findings.problem(first.place(), found, "remove those from here on");
@@ -128,14 +141,18 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
         let password = password::read(section, findings);
         let connections = section.or("connections", value::count(1..=1_000), CONNECTIONS);
         let route = route(section, findings, routes);
-        let Some(At { value: address, place }) = address else { continue };
+        let limits = limits::of_an_account(section, findings, tenant.profile, &every);
+        let Some(At { value: address, place }) = address else {
+            accounts.unknown = true;
+            continue;
+        };
         let name = AccountName::new(address.as_str().to_lowercase());
-        if accounts.settings.iter().any(|earlier| earlier.name == name) {
+        if !accounts.known.insert(name.clone()) {
             findings.problem(&place, format!("\"{address}\" stands in another account already"), "remove one of the two");
             continue;
         }
         warn_of_foreign_domain(&address, &place, tenant, findings);
-        accounts.settings.extend(route.map(|route| AccountSettings { name: name.clone(), route, connections }));
+        accounts.settings.extend(route.map(|route| AccountSettings { name: name.clone(), route, connections, limits }));
         accounts.logins.extend(password.map(|password| (name, Login { user: address.as_str().to_owned(), password })));
     }
     report_idle_routes(document, findings, routes, &accounts.settings);
@@ -214,19 +231,19 @@ pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile
     (upstream, recipients.map_or(profile.recipients_per_delivery, |most| most.value))
 }
 
-/// `[queue]`, as far as it says when things are tried.
-pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>, accounts: Vec<AccountSettings>) -> schedule::Settings {
+/// `[queue]`, as far as it says when things are tried; the rest of the settings is still empty.
+pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>) -> schedule::Settings {
     let section = document.one("queue");
     let default = schedule::Settings::default();
     let wait = || value::duration(Duration::from_millis(100)..=Duration::from_secs(7 * 86_400));
     let settings = schedule::Settings {
-        accounts,
         retry_min: section.or("retry_min", wait(), default.retry_min),
         retry_max: section.or("retry_max", wait(), default.retry_max),
         lifetime: section.or("lifetime", value::duration(Duration::from_secs(1)..=Duration::from_secs(365 * 86_400)), default.lifetime),
         pause_min: section.or("pause_min", wait(), default.pause_min),
         pause_max: section.or("pause_max", wait(), default.pause_max),
         probe: section.or("probe", wait(), default.probe),
+        ..default
     };
     let order = |small: &str, least: Duration, large: &str, most: Duration| {
         if least > most {

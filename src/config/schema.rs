@@ -34,14 +34,49 @@ const fn table(name: &'static str, form: Form, keys: &'static [&'static str]) ->
     Table { name, form, keys }
 }
 
+/// What may be limited of an account or of the tenant.
+const LIMITS: &[&str] = &[
+    "recipients_per_day",
+    "external_recipients_per_day",
+    "external_per_minute",
+    "external_per_minute_unit",
+    "messages_per_minute",
+    "minimum_pause",
+    "day",
+    "minute",
+];
+
 /// All that there is, in the order of the reference configuration.
 pub const SCHEMA: &[Table] = &[
-    table("", Form::Top, &["data_dir", "hostname"]),
-    table("tenant", Form::One, &["profile", "accepted_domains"]),
+    table("", Form::Top, &["data_dir", "control_socket", "hostname"]),
+    table("tenant", Form::One, &["profile", "accepted_domains", "reserve"]),
     table("listener", Form::Many, &["address"]),
-    table("client", Form::Many, &["name", "networks", "allow_any_address"]),
-    table("account", Form::Many, &["address", "password_file", "password_credential", "password_env", "connections", "route"]),
+    table(
+        "client",
+        Form::Many,
+        &["name", "networks", "allow_any_address", "priority", "may_choose_priority", "weight", "accounts", "affinity"],
+    ),
+    table(
+        "account",
+        Form::Many,
+        &[
+            "address",
+            "password_file",
+            "password_credential",
+            "password_env",
+            "connections",
+            "route",
+            "recipients_per_day",
+            "external_recipients_per_day",
+            "external_per_minute",
+            "external_per_minute_unit",
+            "messages_per_minute",
+            "minimum_pause",
+        ],
+    ),
     table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes"]),
+    table("account_limits", Form::One, LIMITS),
+    table("tenant_limits", Form::One, LIMITS),
     table(
         "limits",
         Form::One,
@@ -135,10 +170,10 @@ fn report(table: &Table, key: &str, place: &Place, findings: &Findings<'_>) {
     }
     let hint = match nearest(key, names(table)) {
         Some(near) => format!("did you mean {near:?}?"),
-        None => match SCHEMA.iter().find(|other| other.keys.contains(&key)) {
-            Some(other) if other.form == Form::Top => "it belongs at the top of the file, before the first [table]".to_owned(),
-            Some(other) => format!("it belongs below {}", other.header()),
-            None => format!("{} takes {}", table.header(), names(table).collect::<Vec<_>>().join(", ")),
+        None => match SCHEMA.iter().filter(|other| other.keys.contains(&key)).collect::<Vec<_>>().as_slice() {
+            [] => format!("{} takes {}", table.header(), names(table).collect::<Vec<_>>().join(", ")),
+            [top, ..] if top.form == Form::Top => "it belongs at the top of the file, before the first [table]".to_owned(),
+            owners => format!("it belongs below {}", owners.iter().map(|owner| owner.header()).collect::<Vec<_>>().join(" or ")),
         },
     };
     findings.problem(place, "unknown key", hint);

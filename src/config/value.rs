@@ -116,6 +116,29 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>)
     }
 }
 
+/// A value, or `"none"`: the word for no limit, so that a limit of nothing cannot be mistaken for none.
+pub(super) fn or_none<T>(read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>) -> impl Fn(&DeValue<'_>) -> Result<Option<T>, Wrong> {
+    move |value| match value.as_str() {
+        Some("none") => Ok(None),
+        _ => {
+            read(value).map(Some).map_err(|Wrong { found, hint }| Wrong { found, hint: format!("{hint}; or write \"none\" for no limit") })
+        }
+    }
+}
+
+/// A share in whole hundredths, such as `"10%"`.
+pub(super) fn percentage(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> Result<u8, Wrong> {
+    move |value| {
+        let number = value.as_str().and_then(|text| text.trim().strip_suffix('%')).map(str::trim_end);
+        // `parse` would take a sign as well.
+        let number = number.filter(|digits| digits.bytes().all(|octet| octet.is_ascii_digit())).and_then(|digits| digits.parse().ok());
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            let what = format!("a share from {}% to {}%", range.start(), range.end());
+            Wrong::is_not(value, what, "write a whole number with %, in quotes, such as \"10%\"")
+        })
+    }
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(what: &'static str, words: &'static [(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
@@ -268,6 +291,27 @@ mod tests {
         assert_eq!(read("\"1h 30m\"", up_to_a_day()), Ok(Duration::from_secs(5_400)));
         for text in ["30", "\"30\"", "\"0s\"", "\"2d\""] {
             assert!(read(text, up_to_a_day()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_limit_is_a_word_of_its_own() {
+        let limit = || or_none(super::number(1..=1_000));
+        assert_eq!(read("\"none\"", limit()), Ok(None));
+        assert_eq!(read("7", limit()), Ok(Some(7)));
+        for text in ["0", "\"\"", "\"7\"", "\"None\"", "false"] {
+            let found = read(text, limit()).expect_err(text);
+            assert!(found.contains("\"none\" for no limit"), "{found}");
+        }
+    }
+
+    #[test]
+    fn reads_shares() {
+        for (text, share) in [("0%", 0), ("10%", 10), (" 7 % ", 7), ("090%", 90)] {
+            assert_eq!(read(&format!("{text:?}"), percentage(0..=90)), Ok(share), "{text}");
+        }
+        for text in ["10", "\"10\"", "0.1", "\"91%\"", "\"+5%\"", "\"-5%\"", "\"%\"", "\"1.5%\"", "\"5%%\"", "\"999%\""] {
+            assert!(read(text, percentage(0..=90)).is_err(), "{text}");
         }
     }
 

@@ -8,39 +8,44 @@ use tokio::io::AsyncReadExt;
 
 use super::dispatch::Event;
 use super::{Phase, Shared, Upstream};
+use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite};
 use crate::notice::{self, Bounce, FailedRecipient, Notice};
 use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
-use crate::schedule::{Finished, Scheduler};
+use crate::schedule::{Ended, Scheduler};
 use crate::smtp::EnhancedStatus;
 use crate::store::{Job, NewMessage, Settlement, Spool, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Transaction};
 
 /// How long to wait before the store is asked again for what it could not do.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Tries one delivery on one account and records what came of it.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryId, account: AccountName) {
+/// Tries one delivery, to so many of its recipients, on one account and records what came of it.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryId, account: AccountName, recipients: u16) {
     let started = shared.clock.now();
-    let job = match shared.store.start(delivery, &account, started).await {
+    let mut job = match shared.store.start(delivery, &account, recipients, started).await {
         Ok(Some(job)) => job,
-        Ok(None) => return shared.tell(Event::Finished(Finished { delivery, account, started, remaining: 0, due: started, pause: None })),
+        Ok(None) => {
+            shared.tell(Event::PutBack { delivery, due: started });
+            return shared.tell(Event::Settled { delivery, remaining: 0, due: started });
+        }
         Err(StoreError::Fatal(why)) => return shared.store_failed(&why),
         Err(error) => {
             telemetry::store_busy("starting an attempt", &error.to_string());
-            return shared.tell(Event::PutBack { delivery, account, due: started + STORE_RETRY });
+            return shared.tell(Event::PutBack { delivery, due: started + STORE_RETRY });
         }
     };
+    let left_out = job.delivery.recipients.split_off(usize::from(recipients).min(job.delivery.recipients.len())).len();
     let Some(upstream) = shared.accounts.get(&account) else {
-        return shared.tell(Event::PutBack { delivery, account, due: started + STORE_RETRY });
+        return shared.tell(Event::PutBack { delivery, due: started + STORE_RETRY });
     };
     let judgement = match attempt(&shared, upstream, &account, &job).await {
         Ok(report) => reply::judge(shared.catalogue, &report, job.delivery.class),
         Err(trouble) => reply::judge_open(shared.catalogue, &trouble, job.delivery.recipients.len()),
     };
-    settle(&shared, upstream, account, started, job, judgement).await;
+    settle(&shared, upstream, account, started, job, left_out, judgement).await;
 }
 
 async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &AccountName, job: &Job) -> Result<reply::Report, Trouble> {
@@ -88,6 +93,7 @@ async fn settle<S: Spool>(
     account: AccountName,
     started: Timestamp,
     job: Job,
+    left_out: usize,
     judgement: Judgement,
 ) {
     let Job { message, delivery, .. } = &job;
@@ -105,7 +111,8 @@ async fn settle<S: Spool>(
             last_attempt: Some(ended),
         })
         .collect();
-    let remaining = of(Disposition::Deferred).count() as u16;
+    let last_reply = of(Disposition::Deferred).next().map(|(_, outcome)| outcome.diagnostic.clone()).unwrap_or_default();
+    let remaining = (of(Disposition::Deferred).count() + left_out) as u16;
     let settled = results
         .iter()
         .filter(|(_, outcome)| outcome.disposition != Disposition::Deferred)
@@ -113,7 +120,7 @@ async fn settle<S: Spool>(
         .collect();
 
     if judgement.in_doubt {
-        telemetry::in_doubt(delivery.id, &InDoubt { account: account.clone(), started });
+        telemetry::in_doubt(delivery.id, &InDoubt { account: account.clone(), started, recipients: delivery.recipients.len() as u16 });
     }
     // Told before it is recorded: what the upstream server has said stays true whatever becomes of the store, and the deliveries of a
     // message that end at the same time are all told before one of them finds that it was the last.
@@ -130,10 +137,24 @@ async fn settle<S: Spool>(
         telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due));
     }
     let notice = notice(shared, &job, &failed, ended).await;
-    let settlement = Settlement { delivery: delivery.id, settled, due, attempts, notice: notice.clone() };
+    // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
+    // in doubt, and its budget as it was really used.
+    shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
+    let settlement = Settlement { delivery: delivery.id, settled, due, last_reply, attempts, notice: notice.clone() };
     let Some(last) = record(shared, settlement).await else { return };
     told(shared, message, &failed, notice, last);
-    shared.tell(Event::Finished(Finished { delivery: delivery.id, account, started, remaining, due, pause: judgement.pause }));
+    shared.tell(Event::Settled { delivery: delivery.id, remaining, due });
+}
+
+/// What the upstream server counts of an attempt, or may count.
+fn used(judgement: &Judgement) -> Used {
+    let counted = |outcome: &&Outcome| match outcome.disposition {
+        Disposition::Sent => true,
+        Disposition::Deferred => judgement.in_doubt && outcome.step == Step::EndOfData,
+        Disposition::Failed => false,
+    };
+    let recipients = judgement.outcomes.iter().filter(counted).count() as u32;
+    Used { recipients, message: recipients > 0 }
 }
 
 /// Gives up a delivery whose message is older than the queue's lifetime.
@@ -172,7 +193,8 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
         .collect();
     let notice = notice(&shared, &job, &failed, now).await;
     let settled = job.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
-    let settlement = Settlement { delivery, settled, due: now, attempts: job.delivery.attempts, notice: notice.clone() };
+    let settlement =
+        Settlement { delivery, settled, due: now, last_reply: String::new(), attempts: job.delivery.attempts, notice: notice.clone() };
     // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
     let Some(last) = record(&shared, settlement).await else { return };
@@ -232,6 +254,9 @@ pub(super) fn queued(message: &Message, delivery: &mail::Delivery) -> Queued {
     Queued {
         id: delivery.id,
         client: message.client.clone(),
+        priority: message.priority,
+        author: message.author.clone(),
+        held: false,
         route: delivery.route.clone(),
         class: delivery.class,
         recipients: delivery.recipients.len() as u16,

@@ -8,20 +8,26 @@
 //!            dispatcher (owns the scheduler) ─▶ attempt task ─▶ upstream ─▶ store.settle
 //!                                  ▲                                           │ Finished
 //!                                  └───────────────────────────────────────────┘
+//! operator ─▶ socket ─▶ control ─▶ store, then Ask ─▶ dispatcher
 //! ```
 //!
 //! Invariants: a client sees 250 only after the store has said `Ok`; an attempt begins only after the store has recorded that it does; the
 //! scheduler hears of an attempt's end only after the store has recorded it; when the store fails for good the process ends.
 
 mod attempt;
+mod control;
 mod dispatch;
+mod ledger;
 mod listener;
+mod operate;
 mod session;
 mod shutdown;
+mod socket;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +50,7 @@ use crate::tls::{self, TlsError};
 use crate::upstream::{Endpoint, Login, Pool};
 
 use shutdown::Signals;
+use socket::Socket;
 
 pub use shutdown::{Phase, Shutdown};
 
@@ -57,6 +64,16 @@ pub enum Fault {
         address: SocketAddr,
         /// The system's words.
         why: std::io::Error,
+        /// What to do; empty if nothing can be said.
+        hint: &'static str,
+    },
+    /// The operator's socket could not be had.
+    #[error("cannot listen for operators on {}: {why}{hint}", path.display())]
+    Control {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        why: io::Error,
         /// What to do; empty if nothing can be said.
         hint: &'static str,
     },
@@ -90,10 +107,15 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     }
     recovered.damaged.iter().for_each(telemetry::content_damaged);
     let listeners = bind(&config.listeners)?;
+    // Whoever asks before the queue is recovered waits for the answer.
+    let socket = Socket::bind(&config.control_socket).map_err(|why| Fault::control(&config.control_socket, why))?;
     let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
 
     let now = clock.now();
     let mut scheduler = Scheduler::new(config.schedule.clone());
+    let boot_id = ledger::boot_id();
+    let names: Vec<AccountName> = config.schedule.accounts.iter().map(|account| account.name.clone()).collect();
+    ledger::restore(&store.ledger().await?, &mut scheduler, &names, &clock, &boot_id);
     let (mut queued, mut in_doubt) = (0, 0);
     let known: HashSet<RouteName> = config.schedule.accounts.iter().map(|account| account.route.clone()).collect();
     store
@@ -113,18 +135,22 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let (dispatcher, events) = mpsc::unbounded_channel();
     let accounts = config.schedule.accounts.len();
     let grace = config.grace;
-    let shared = Arc::new(Shared::new(config, store, newest, clock, dispatcher)?);
+    let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher)?);
     let mut tasks = JoinSet::new();
     for (listener, address) in listeners {
         tasks.spawn(listener::run(shared.clone(), listener, address));
     }
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
+    let control = tokio::spawn(control::serve(shared.clone(), socket));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
     let signals = tokio::spawn(signals.heed(shared.shutdown.clone(), grace));
     while tasks.join_next().await.is_some() {}
     let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
     signals.abort();
+    // Nothing is left that an operator could ask.
+    shared.shutdown.advance(Phase::Ending);
+    control.await.map_err(|error| Fault::Task(error.to_string()))?;
     shared.pool.close_all().await;
     let fault = shared.shutdown.fault().map(str::to_owned);
     // Whoever still held it has ended with the tasks; if not, the store closes with the process.
@@ -188,12 +214,24 @@ impl Fault {
         };
         Self::Bind { address, why, hint }
     }
+
+    fn control(path: &Path, why: io::Error) -> Self {
+        let hint = match why.kind() {
+            io::ErrorKind::AddrInUse => "; give each relay a control_socket of its own",
+            io::ErrorKind::AlreadyExists => "; move it away, or write another control_socket",
+            io::ErrorKind::NotFound => "; its directory must be there before (RuntimeDirectory= in the systemd unit makes one below /run)",
+            io::ErrorKind::PermissionDenied => "; the relay's user must be able to write to its directory",
+            _ => "",
+        };
+        Self::Control { path: path.to_owned(), why, hint }
+    }
 }
 
 /// What every task of the relay shares.
 struct Shared<S> {
     store: S,
     clock: Clock,
+    boot_id: String,
     ids: QueueIds,
     hostname: String,
     policy: Arc<Policy>,
@@ -221,7 +259,7 @@ impl<S: Spool> Shared<S> {
         config: Config,
         store: S,
         newest: Option<QueueId>,
-        clock: Clock,
+        (clock, boot_id): (Clock, String),
         dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
@@ -230,6 +268,7 @@ impl<S: Spool> Shared<S> {
             accounts: upstreams(&config)?,
             store,
             clock,
+            boot_id,
             ids: QueueIds::new(node, newest),
             hostname: config.session.hostname.clone(),
             door: Mutex::new(Door::new(&config.intake)),

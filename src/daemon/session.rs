@@ -66,7 +66,6 @@ impl<S: Spool> Conversation<S> {
         }
         let shutdown = self.shared.shutdown.clone();
         let mut told = false;
-        let mut buffer = Vec::new();
         loop {
             while let Some(effect) = self.session.next_effect() {
                 if let Some(ending) = self.carry_out(effect).await? {
@@ -76,18 +75,10 @@ impl<S: Spool> Conversation<S> {
             }
             let now = self.shared.clock.now();
             let patience = self.session.deadline().map(|deadline| deadline.since(now));
-            if buffer.capacity() == 0 {
-                // An idle session holds no buffer: it is made when there is something to read.
-                buffer.reserve_exact(READ);
-            }
             tokio::select! {
-                read = self.stream.read_buf(&mut buffer) => {
-                    let now = self.shared.clock.now();
-                    match read? {
-                        0 => self.session.handle(now, Input::Eof),
-                        _ => self.session.handle(now, Input::Octets(&buffer)),
-                    }
-                    buffer.clear();
+                ready = self.stream.readable() => {
+                    ready?;
+                    self.read()?;
                 }
                 () = super::sleep(patience) => self.session.handle(self.shared.clock.now(), Input::Tick),
                 () = shutdown.reached(Phase::Stopping), if !told => {
@@ -96,6 +87,18 @@ impl<S: Spool> Conversation<S> {
                 }
             }
         }
+    }
+
+    /// Reads what is there. The buffer lives no longer than that: an idle session holds none.
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = Vec::with_capacity(READ);
+        let read = match self.stream.try_read_buf(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            read => read?,
+        };
+        let input = if read == 0 { Input::Eof } else { Input::Octets(&buffer) };
+        self.session.handle(self.shared.clock.now(), input);
+        Ok(())
     }
 
     /// Closes the connection in a way that lets the client hear the last reply: what it still sends is read and dropped for a while.
@@ -221,6 +224,7 @@ impl<S: Spool> Conversation<S> {
             accepted_at: self.shared.clock.now(),
             kind: Kind::Mail,
             client: envelope.client.clone(),
+            priority: self.session.policy().priority(&envelope.client, facts.asked_priority),
             peer: Some(self.peer),
             reverse_path: envelope.reverse_path.clone(),
             author: facts.author,

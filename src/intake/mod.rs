@@ -1,7 +1,8 @@
-//! Who may send what: clients by network, recipient classes, admission of connections, repair of headers. Pure.
+//! Who may send what: clients by network, recipient classes, priorities, admission of connections, repair of headers. Pure.
 
 mod door;
 mod policy;
+mod priority;
 mod repair;
 mod settings;
 

@@ -2,7 +2,8 @@
 //!
 //! [`Policy`] is built once from [`Settings`] and then only asked. A peer is a client if one of the client's networks holds its address; the
 //! longest such network decides, and of two equal ones the first that was written. Without a client nobody is served. A recipient is internal
-//! if its domain is one of the accepted domains, exactly: a subdomain is another domain.
+//! if its domain is one of the accepted domains, exactly: a subdomain is another domain. The priority of a message is its client's, or the one
+//! that its header asks for where the client lets it.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use ipnet::IpNet;
 
 use super::{ClientSettings, Settings};
 use crate::clock::Timestamp;
-use crate::mail::{Class, Delivery, DeliveryId, QueueId, Recipient, RouteName};
+use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient, RouteName};
 use crate::smtp::{AddressError, EnhancedStatus, Mailbox, Reply};
 
 /// The policy in force.
@@ -38,6 +39,18 @@ impl Policy {
         let peer = peer.to_canonical();
         let (_, i) = self.networks.iter().find(|(network, _)| network.contains(&peer))?;
         self.settings.clients.get(*i)
+    }
+
+    /// The client of that name, if there still is one.
+    pub fn client_named(&self, name: &ClientName) -> Option<&ClientSettings> {
+        self.settings.clients.iter().find(|client| client.name == *name)
+    }
+
+    /// The priority of a client's message whose header asks for `asked` ([`super::Facts::asked_priority`]). Of a client that is gone, nothing is
+    /// known: its mail is normal.
+    pub fn priority(&self, client: &ClientName, asked: Option<Priority>) -> Priority {
+        let Some(client) = self.client_named(client) else { return Priority::default() };
+        asked.filter(|_| client.may_choose_priority).unwrap_or(client.priority)
     }
 
     /// Whether a mailbox is in the tenant.
@@ -75,19 +88,18 @@ impl Policy {
     }
 
     /// The deliveries of a message: recipients of one class travel together, in the order in which they were given, up to the number that a
-    /// delivery may have. Each recipient is in exactly one of them.
+    /// delivery of the class may have. Each recipient is in exactly one of them.
     ///
     /// A class whose route is gone goes the other class's way, so that nothing that was accepted is without a delivery; that cannot happen
     /// as long as the policy that splits is the one that accepted.
     pub fn split(&self, recipients: Vec<(Mailbox, Class)>, id: QueueId, now: Timestamp) -> Vec<Delivery> {
-        let most = self.settings.recipients_per_delivery.clamp(1, usize::from(u16::MAX));
         let any = self.settings.internal_route.as_ref().or(self.settings.external_route.as_ref());
         let mut deliveries: Vec<Delivery> = Vec::new();
         // For each class the delivery that still has room.
         let mut open: [Option<usize>; 2] = [None, None];
         for (address, class) in recipients {
             let slot = &mut open[class as usize];
-            let with_room = slot.filter(|i| deliveries[*i].recipients.len() < most);
+            let with_room = slot.filter(|i| deliveries[*i].recipients.len() < self.most(class));
             let i = with_room.unwrap_or(deliveries.len());
             *slot = Some(i);
             if i == deliveries.len() {
@@ -100,6 +112,16 @@ impl Policy {
             recipients.push(Recipient { ordinal: recipients.len() as u16, address });
         }
         deliveries
+    }
+
+    /// The recipients that a delivery of the class may have.
+    fn most(&self, class: Class) -> usize {
+        let of_all = self.settings.recipients_per_delivery;
+        let most = match class {
+            Class::Internal => of_all,
+            Class::External => self.settings.external_recipients_per_delivery.map_or(of_all, |external| external.min(of_all)),
+        };
+        most.clamp(1, usize::from(u16::MAX))
     }
 
     fn route(&self, class: Class) -> Option<&RouteName> {
@@ -118,11 +140,9 @@ fn canonical(domain: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::ClientName;
-
     fn client(name: &str, networks: &[&str]) -> ClientSettings {
         let networks = networks.iter().map(|network| network.parse().expect("a network")).collect();
-        ClientSettings { name: ClientName::new(name), networks }
+        ClientSettings::new(ClientName::new(name), networks)
     }
 
     fn policy() -> Policy {
@@ -220,5 +240,39 @@ mod tests {
         assert_eq!(shown, ["1 hve internal 0:1 1:3", "2 connector external 0:2 1:5", "3 hve internal 0:4", "4 connector external 0:6"]);
         assert!(deliveries.iter().all(|d| d.id.message == id && d.due == Timestamp::from_millis(5) && d.attempts == 0));
         assert_eq!(policy.split(Vec::new(), id, Timestamp::default()), []);
+    }
+
+    #[test]
+    fn external_recipients_travel_in_smaller_parts_where_they_must() {
+        let id = QueueId::from_number(7).expect("positive");
+        for (of_all, external, sizes) in [(3, None, [3, 1, 3, 1]), (3, Some(2), [3, 1, 2, 2]), (2, Some(3), [2, 2, 2, 2])] {
+            let mut policy = policy();
+            policy.settings.recipients_per_delivery = of_all;
+            policy.settings.external_recipients_per_delivery = external;
+            let internal = (0..4).map(|i| (mailbox(&format!("{i}@contoso.com")), Class::Internal));
+            let others = (0..4).map(|i| (mailbox(&format!("{i}@x.example")), Class::External));
+            let deliveries = policy.split(internal.chain(others).collect(), id, Timestamp::default());
+            assert_eq!(deliveries.iter().map(|delivery| delivery.recipients.len()).collect::<Vec<_>>(), sizes, "{external:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_heard_only_where_the_client_lets_it() {
+        let mut policy = policy();
+        policy.settings.clients[0].priority = Priority::Bulk;
+        policy.settings.clients[1].priority = Priority::Bulk;
+        policy.settings.clients[1].may_choose_priority = true;
+        for (name, asked, priority) in [
+            ("everything", None, Priority::Bulk),
+            ("everything", Some(Priority::High), Priority::Bulk),
+            ("erp", None, Priority::Bulk),
+            ("erp", Some(Priority::High), Priority::High),
+            ("erp", Some(Priority::Normal), Priority::Normal),
+            ("printer", Some(Priority::High), Priority::Normal),
+            ("gone", Some(Priority::High), Priority::Normal),
+        ] {
+            assert_eq!(policy.priority(&ClientName::new(name), asked), priority, "{name} {asked:?}");
+        }
+        assert!(policy.client_named(&ClientName::new("gone")).is_none());
     }
 }

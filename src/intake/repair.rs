@@ -10,7 +10,8 @@
 
 use memchr::memchr;
 
-use crate::mail::{Header, Line, Trace, authors, domain, growth_bound, words};
+use super::priority;
+use crate::mail::{Header, Line, Priority, Trace, authors, domain, growth_bound, words};
 use crate::smtp::{Mailbox, ReversePath};
 
 /// Received fields from which on a message is taken to go round in circles (RFC 5321 §6.3 asks for a generous number; real paths have under 15).
@@ -50,6 +51,9 @@ pub struct Facts {
     pub growth: u64,
     /// Received fields that were there before ours.
     pub received_count: usize,
+    /// The priority that the header asks for, by its fields Priority, X-Priority, Importance or Precedence. Whether that counts is for
+    /// [`Policy::priority`](super::Policy::priority) to say.
+    pub asked_priority: Option<Priority>,
 }
 
 /// The repair of one content.
@@ -84,6 +88,7 @@ impl Repair {
             size: 0,
             growth: 0,
             received_count: 0,
+            asked_priority: None,
         };
         let reverse_path = reverse_path.clone();
         Self { trace, reverse_path, header_limit, held: Vec::new(), line: 0, kind: None, state: Ok(State::Header), facts }
@@ -158,6 +163,7 @@ impl Repair {
         if self.facts.received_count > HOPS {
             return Err(RepairError::Looping);
         }
+        self.facts.asked_priority = priority::asked(header);
         let first = |name| header.named(name).find(|field| !field.is_blank()).map(|field| field.value());
         let subject = first("Subject").map(words::unfolded).unwrap_or_default();
         self.facts.subject = words::one_line(&words::decoded(&subject), SUBJECT);
@@ -289,6 +295,10 @@ mod tests {
         assert_eq!(facts.author.map(|author| author.to_string()).as_deref(), Some("a@b"));
         assert_eq!((facts.subject.as_str(), facts.message_id.as_str(), facts.received_count), ("ü y", "<1@x>", 1));
         assert!(!facts.eight_bit);
+        assert_eq!(facts.asked_priority, None);
+        let (out, facts) = repaired("X-Priority: 1 (Highest)\r\n\r\n");
+        assert_eq!(facts.asked_priority, Some(Priority::High));
+        assert!(out.contains("\r\nX-Priority: 1 (Highest)\r\n"), "{out}");
         let (_, facts) = repaired(&format!("Subject: {}\r\n\r\nü", "ä".repeat(1_000)));
         assert_eq!(facts.subject, "ä".repeat(200));
         assert_eq!(facts.message_id, "<000000000002D@relay.contoso.com>");

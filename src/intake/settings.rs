@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::mail::{ClientName, RouteName};
+use crate::mail::{ClientName, Priority, RouteName};
 
 /// The policy as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +17,9 @@ pub struct Settings {
     pub external_route: Option<RouteName>,
     /// The most recipients that travel together on a route (HVE: 50).
     pub recipients_per_delivery: usize,
+    /// Fewer, for external recipients: as many as an account may send to in a minute, where the limit of a minute counts recipients. None: as
+    /// many as others.
+    pub external_recipients_per_delivery: Option<usize>,
     /// Sessions at a time, in total.
     pub sessions: usize,
     /// Sessions at a time from one address.
@@ -30,4 +33,15 @@ pub struct ClientSettings {
     pub name: ClientName,
     /// The networks that its connections come from.
     pub networks: Vec<IpNet>,
+    /// The priority of its mail.
+    pub priority: Priority,
+    /// Whether a message's own header may ask for another one.
+    pub may_choose_priority: bool,
+}
+
+impl ClientSettings {
+    /// A client of which nothing else is said.
+    pub fn new(name: ClientName, networks: Vec<IpNet>) -> Self {
+        Self { name, networks, priority: Priority::default(), may_choose_priority: false }
+    }
 }

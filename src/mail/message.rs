@@ -77,6 +77,38 @@ impl fmt::Display for Class {
     }
 }
 
+/// What goes first when not everything can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Before everything else, and out of the day's reserve.
+    High,
+    /// What nothing is said about.
+    #[default]
+    Normal,
+    /// What may wait.
+    Bulk,
+}
+
+impl Priority {
+    /// All, the first to go first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Bulk];
+
+    /// As it stands in the configuration, the store and the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Who wrote a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -97,6 +129,8 @@ pub struct Message {
     pub kind: Kind,
     /// The client that sent it; for a notice the client of the message it is about.
     pub client: ClientName,
+    /// What goes first.
+    pub priority: Priority,
     /// Where it came from; none for a notice.
     pub peer: Option<IpAddr>,
     /// MAIL FROM as the client gave it.
@@ -172,6 +206,12 @@ pub struct Queued {
     pub id: DeliveryId,
     /// The client that sent the message.
     pub client: ClientName,
+    /// What goes first.
+    pub priority: Priority,
+    /// Who wrote it, if that can be read.
+    pub author: Option<Mailbox>,
+    /// An operator holds it.
+    pub held: bool,
     /// Where it goes.
     pub route: RouteName,
     /// What its recipients are.
@@ -197,6 +237,8 @@ pub struct InDoubt {
     pub account: AccountName,
     /// Since when.
     pub started: Timestamp,
+    /// To how many of the recipients, from the first.
+    pub recipients: u16,
 }
 
 impl fmt::Display for InDoubt {

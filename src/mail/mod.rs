@@ -10,7 +10,9 @@ pub mod words;
 
 pub use author::{Author, Authors, authors};
 pub use header::{Field, Fields, Header, Line, header_end};
-pub use message::{AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Queued, Recipient, RouteName};
+pub use message::{
+    AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Queued, Recipient, RouteName,
+};
 pub use queue_id::{NotAQueueId, QueueId, QueueIds};
 pub use rewrite::{Rewrite, growth_bound, rewrite};
 pub use trace::{Trace, domain, message_id};

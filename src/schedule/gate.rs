@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::mail::DeliveryId;
+use crate::reply::{Pause, PauseLength};
 
 use super::Settings;
-use crate::reply::PauseLength;
 
 /// See the head of this file.
 #[derive(Debug, Clone, Default)]
@@ -17,10 +17,12 @@ pub(super) struct Gate {
     closed: Option<Closed>,
 }
 
+/// A closed gate.
 #[derive(Debug, Clone)]
-struct Closed {
-    since: Timestamp,
-    until: Timestamp,
+pub(super) struct Closed {
+    pub since: Timestamp,
+    pub until: Timestamp,
+    pub pause: Pause,
     /// How often trouble met it in a row; zero for a pause of known length, which needs no probe.
     level: u32,
     probe: Option<DeliveryId>,
@@ -41,6 +43,11 @@ impl Gate {
         }
     }
 
+    /// Why it is closed, if it is.
+    pub fn closed(&self, now: Timestamp) -> Option<&Closed> {
+        self.closed.as_ref().filter(|_| !self.admits(now))
+    }
+
     /// An attempt passes.
     pub fn pass(&mut self, now: Timestamp, delivery: DeliveryId) {
         match &mut self.closed {
@@ -56,10 +63,10 @@ impl Gate {
     }
 
     /// An attempt met trouble. Returns the time until which the gate is now closed, or `None` if it was closed already and stays as it was.
-    pub fn fail(&mut self, now: Timestamp, started: Timestamp, length: PauseLength, settings: &Settings) -> Option<Timestamp> {
+    pub fn fail(&mut self, now: Timestamp, started: Timestamp, pause: &Pause, settings: &Settings) -> Option<Timestamp> {
         let known = self.closed.as_ref().is_some_and(|closed| started <= closed.since && now < closed.until);
         let level = self.closed.as_ref().map_or(0, |closed| closed.level);
-        let (until, level) = match length {
+        let (until, level) = match pause.length {
             PauseLength::For(length) => (now + length, 0),
             _ if known => return None,
             PauseLength::BackOff => (now + doubled(settings.pause_min, settings.pause_max, level), level + 1),
@@ -68,7 +75,7 @@ impl Gate {
         if self.closed.as_ref().is_some_and(|closed| closed.until >= until && now < closed.until) {
             return None;
         }
-        self.closed = Some(Closed { since: now, until, level, probe: None });
+        self.closed = Some(Closed { since: now, until, pause: pause.clone(), level, probe: None });
         Some(until)
     }
 

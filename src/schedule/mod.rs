@@ -1,10 +1,17 @@
-//! Which delivery next, on which account, and when; back-off, expiry, pauses. Pure: time comes in with each call.
+//! What goes next, on which account, and when; why the rest waits and until when. Pure: time comes in with each call.
+//!
+//! The door is [`Scheduler`]: deliveries go in, [`Decision`]s come out, ends of attempts go in again.
 
+mod explain;
 mod gate;
+mod lanes;
+mod plan;
 mod scheduler;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use scheduler::{Change, Counts, Decision, Finished, Scheduler, Who};
-pub use settings::{AccountSettings, Settings};
+pub use explain::{AccountStatus, ClassStatus, Reason, Wait};
+pub use plan::{Amount, Bottleneck, Cause, Load, Plan, Way, plan};
+pub use scheduler::{BudgetChange, Change, Counts, Decision, Ended, Scheduler, Suspension, Who};
+pub use settings::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings};

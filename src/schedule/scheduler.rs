@@ -1,22 +1,25 @@
-//! The queue's order and the accounts' state.
+//! What goes next, on which account.
 //!
-//! Deliveries that are due stand in lanes, one for each route and class, first come first served; those that wait for a time stand in a
-//! tree ordered by it. An attempt is handed out when the head of a lane meets an account of its route that is open for its class and has a
-//! connection free: the one with the fewest attempts under way, among equals the one that has rested longest. A lane whose accounts are all
-//! closed holds back no other lane.
+//! A delivery that is due waits in a lane (`lanes`), one that waits for a time in a tree ordered by it. An attempt is handed out when the lane
+//! whose turn it is meets an account that is open (`gate`), has a connection free, and has something left in every budget, its own and the
+//! tenant's ([`crate::budget`]). Of several such accounts the one that the client or author keeps to is taken, else the one with the most left in
+//! its tightest budget. What is reserved then is settled when the attempt ends. If an account has not enough left for all recipients of a
+//! delivery and no other has, the attempt goes to as many as there is budget for.
 //!
-//! Invariants: a delivery is handed out to one attempt at a time; every delivery that was added is handed out until it is finished or
-//! expired; [`Scheduler::deadline`] is never later than the next moment at which [`Scheduler::next`] has something to say.
+//! Invariants: a delivery is handed out to one attempt at a time; every delivery that was added is handed out until it is finished, removed or
+//! expired; nothing is handed out beyond a budget; [`Scheduler::deadline`] is never later than the next moment at which [`Scheduler::next`] has
+//! something to say. A decision costs the same however long the queue is.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::budget::{self, Budget, Need, Reservation, Share, Used};
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Class, DeliveryId, QueueId, Queued, RouteName};
+use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 use crate::reply::{Pause, Scope};
 
-use super::Settings;
 use super::gate::{Gate, doubled};
+use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
+use super::{ACCOUNTS_MAX, Affinity, ClientSettings, Settings};
 
 /// What is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Decision {
         delivery: DeliveryId,
         /// On which account.
         account: AccountName,
+        /// How many of its recipients, from the first; the others stay queued.
+        recipients: u16,
     },
     /// Give this delivery up: its message is older than the queue's lifetime. It is out of the queue.
     Expire {
@@ -35,21 +40,26 @@ pub enum Decision {
     },
 }
 
-/// The end of an attempt.
+/// The end of an attempt, as far as accounts and budgets are concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finished {
+pub struct Ended {
     /// Which delivery.
     pub delivery: DeliveryId,
-    /// On which account.
-    pub account: AccountName,
     /// When the attempt had begun.
     pub started: Timestamp,
-    /// Recipients that are not settled; with none, the delivery leaves the queue.
-    pub remaining: u16,
-    /// For those: the earliest time of the next attempt.
-    pub due: Timestamp,
+    /// What the upstream server may have counted.
+    pub used: Used,
     /// What the account, or more, must wait for.
     pub pause: Option<Pause>,
+}
+
+/// A change of what is used of a budget, to be kept in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetChange {
+    /// Whose; none: the tenant's.
+    pub account: Option<AccountName>,
+    /// What.
+    pub change: budget::Change,
 }
 
 /// A gate that closed or opened, to be told once.
@@ -89,166 +99,356 @@ pub struct Counts {
     pub ready: usize,
     /// Deferred to a later time.
     pub deferred: usize,
+    /// Held by an operator.
+    pub held: usize,
 }
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Scheduler {
-    settings: Settings,
-    accounts: Vec<Account>,
-    routes: BTreeMap<RouteName, Gates>,
-    entries: BTreeMap<DeliveryId, Entry>,
-    lanes: BTreeMap<(RouteName, Class), VecDeque<DeliveryId>>,
-    waiting: BTreeSet<(Timestamp, DeliveryId)>,
-    active: usize,
+    pub(super) settings: Settings,
+    pub(super) accounts: Vec<Account>,
+    pub(super) routes: Vec<Route>,
+    pub(super) tenant: Budget,
+    clients: Vec<Client>,
+    client_numbers: HashMap<ClientName, u32>,
+    /// All deliveries but those that are held, oldest first.
+    index: BTreeMap<DeliveryId, u32>,
+    /// Those that an operator holds: they do not expire.
+    held: BTreeMap<DeliveryId, u32>,
+    pub(super) entries: Vec<Entry>,
+    free: Vec<u32>,
+    lanes: Lanes,
+    waiting: BTreeSet<(Timestamp, u32)>,
+    flights: HashMap<u32, Flight>,
     ready: usize,
     turn: u64,
 }
 
 #[derive(Debug)]
-struct Account {
-    name: AccountName,
-    route: RouteName,
-    connections: usize,
-    active: usize,
+pub(super) struct Account {
+    pub name: AccountName,
+    pub route: u16,
+    pub connections: usize,
+    pub active: usize,
+    pub gates: Gates,
+    /// Closed by an operator.
+    pub suspended: Option<Suspension>,
+    pub budget: Budget,
     last_turn: u64,
-    gates: Gates,
+}
+
+/// An operator's word that an account is not to be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspension {
+    /// Until when; none: until an operator resumes it.
+    pub until: Option<Timestamp>,
+    /// Why, in the operator's words.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Route {
+    pub name: RouteName,
+    pub gates: Gates,
+    accounts: AccountSet,
 }
 
 /// One gate for everything and one for each class.
 #[derive(Debug, Clone, Default)]
-struct Gates {
-    all: Gate,
-    internal: Gate,
-    external: Gate,
+pub(super) struct Gates {
+    pub all: Gate,
+    pub internal: Gate,
+    pub external: Gate,
 }
 
 #[derive(Debug)]
-struct Entry {
-    route: RouteName,
-    class: Class,
-    expires: Timestamp,
-    place: Place,
+struct Client {
+    settings: ClientSettings,
+    /// Those of `settings.accounts` that there are; all if it names none.
+    accounts: AccountSet,
+}
+
+/// A delivery; small, because there may be a million.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub id: DeliveryId,
+    pub accepted_at: Timestamp,
+    pub lane: u32,
+    stamp: u32,
+    /// What keeps to one account, as a number.
+    affinity: u32,
+    pub recipients: u16,
+    pub class: Class,
+    pub priority: Priority,
+    attempted: bool,
+    pub held: bool,
+    pub place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     Ready,
     Waiting(Timestamp),
+    Held(Timestamp),
     Active,
+    Gone,
+}
+
+/// An attempt under way.
+#[derive(Debug)]
+struct Flight {
+    account: usize,
+    own: Reservation,
+    tenant: Reservation,
 }
 
 impl Scheduler {
-    /// An empty queue.
+    /// An empty queue, and budgets of which nothing is used.
     pub fn new(settings: Settings) -> Self {
-        let accounts: Vec<Account> = settings
-            .accounts
-            .iter()
-            .map(|account| Account {
-                name: account.name.clone(),
-                route: account.route.clone(),
+        let mut scheduler = Self {
+            tenant: Budget::new(&settings.tenant),
+            accounts: Vec::new(),
+            routes: Vec::new(),
+            clients: Vec::new(),
+            client_numbers: HashMap::new(),
+            index: BTreeMap::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            lanes: Lanes::default(),
+            waiting: BTreeSet::new(),
+            flights: HashMap::new(),
+            ready: 0,
+            held: BTreeMap::new(),
+            turn: 0,
+            settings,
+        };
+        for account in scheduler.settings.accounts.clone().into_iter().take(ACCOUNTS_MAX) {
+            let route = scheduler.route(&account.route);
+            scheduler.routes[usize::from(route)].accounts |= 1 << scheduler.accounts.len();
+            scheduler.accounts.push(Account {
+                name: account.name,
+                route,
                 connections: account.connections,
                 active: 0,
-                last_turn: 0,
                 gates: Gates::default(),
-            })
-            .collect();
-        let routes = accounts.iter().map(|account| (account.route.clone(), Gates::default())).collect();
-        Self {
-            settings,
-            accounts,
-            routes,
-            entries: BTreeMap::new(),
-            lanes: BTreeMap::new(),
-            waiting: BTreeSet::new(),
-            active: 0,
-            ready: 0,
-            turn: 0,
+                suspended: None,
+                budget: Budget::new(&account.limits),
+                last_turn: 0,
+            });
         }
+        for client in scheduler.settings.clients.clone() {
+            scheduler.add_client(client);
+        }
+        scheduler
     }
 
     /// A delivery has been accepted, or found at start.
     pub fn add(&mut self, now: Timestamp, queued: Queued) {
-        let expires = queued.accepted_at + self.settings.lifetime;
-        let entry = Entry { route: queued.route, class: queued.class, expires, place: Place::Active };
-        if self.entries.insert(queued.id, entry).is_none() {
-            self.active += 1;
+        if self.slot(queued.id).is_some() {
+            return;
         }
-        self.place(now, queued.id, queued.due);
+        let client = self.client(&queued.client);
+        let route = self.route(&queued.route);
+        let Client { settings, accounts } = &self.clients[client as usize];
+        let mut accounts = accounts & self.routes[usize::from(route)].accounts;
+        let author = queued.author.as_ref();
+        // An author that is an account is not to be rewritten into another one.
+        let own =
+            author.and_then(|author| self.accounts.iter().position(|account| account.name.as_str().eq_ignore_ascii_case(author.as_str())));
+        if let Some(own) = own.filter(|own| accounts & (1 << own) != 0) {
+            accounts = 1 << own;
+        }
+        let affinity = match settings.affinity {
+            Affinity::Client => scatter(u64::from(client)),
+            Affinity::Author => author.map_or(0, |author| hash(author.as_str())),
+            Affinity::None => 0,
+        };
+        let key = LaneKey { priority: queued.priority, route, class: queued.class, accounts, client };
+        let lane = self.lanes.lane(key, settings.weight);
+        let entry = Entry {
+            id: queued.id,
+            accepted_at: queued.accepted_at,
+            lane,
+            stamp: 0,
+            // Zero is for nothing to keep to.
+            affinity: if settings.affinity == Affinity::None { 0 } else { (affinity as u32).max(1) },
+            recipients: queued.recipients,
+            class: queued.class,
+            priority: queued.priority,
+            attempted: queued.attempts > 0,
+            held: queued.held,
+            place: Place::Gone,
+        };
+        let slot = self.free.pop().unwrap_or(self.entries.len() as u32);
+        match self.entries.get_mut(slot as usize) {
+            Some(old) => *old = Entry { stamp: old.stamp, ..entry },
+            None => self.entries.push(entry),
+        }
+        self.index.insert(queued.id, slot);
+        // A due time beyond any that the relay gives comes from a clock that was ahead.
+        self.place(now, slot, queued.due.min(now + self.settings.retry_max * 2));
     }
 
     /// What is to be done now, if anything. Call until it returns `None`.
     pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
-        while let Some((due, delivery)) = self.waiting.first().copied().filter(|(due, _)| *due <= now) {
-            self.waiting.remove(&(due, delivery));
-            self.enter_lane(delivery);
+        while let Some((due, slot)) = self.waiting.first().copied().filter(|(due, _)| *due <= now) {
+            self.waiting.remove(&(due, slot));
+            self.enter_lane(slot);
         }
-        if let Some(delivery) = self.first_idle().filter(|(_, expires)| *expires <= now).map(|(delivery, _)| delivery) {
+        if let Some((delivery, expires)) = self.first_idle()
+            && expires <= now
+        {
             self.remove(delivery);
             return Some(Decision::Expire { delivery });
         }
-        let mut choice = None;
-        for ((route, class), lane) in &self.lanes {
-            // The oldest head of all lanes that can move goes first.
-            if let Some(head) = lane.front()
-                && choice.is_none_or(|(oldest, _)| head < oldest)
-                && let Some(account) = self.choose(now, route, *class)
-            {
-                choice = Some((head, account));
+        let mut choice: Option<(Priority, u64, u32)> = None;
+        for group in self.lanes.groups() {
+            let Some((time, lane)) = group.first() else { continue };
+            let first = (group.priority, time, lane);
+            if choice.is_none_or(|best| first < best) && self.can_go(now, group.accounts, group.route, group.class, group.priority) {
+                choice = Some(first);
             }
         }
-        let (delivery, account) = choice.map(|(delivery, account)| (*delivery, account))?;
-        self.hand_out(now, delivery, account);
-        Some(Decision::Attempt { delivery, account: self.accounts[account].name.clone() })
+        let (_, _, lane) = choice?;
+        self.hand_out(now, lane)
     }
 
-    /// An attempt has ended. Returns the gates that this closed or opened.
-    pub fn finish(&mut self, now: Timestamp, finished: Finished) -> Vec<Change> {
+    /// An attempt has ended: its account is free again and its budgets are settled. The delivery stays where it is until [`Self::settled`].
+    /// Returns the gates that this closed or opened, to be told.
+    pub fn ended(&mut self, now: Timestamp, ended: &Ended) -> Vec<Change> {
         let mut changes = Vec::new();
-        let Some(account) = self.accounts.iter().position(|account| account.name == finished.account) else {
-            debug_assert!(false, "an attempt ended on an account that is not configured");
+        let Some((slot, flight)) = self.slot(ended.delivery).and_then(|slot| Some((slot, self.flights.remove(&slot)?))) else {
             return changes;
         };
-        let class = self.entries.get(&finished.delivery).map(|entry| entry.class);
-        self.accounts[account].active -= 1;
-        self.heed(now, account, class, &finished, &mut changes);
-        if finished.remaining == 0 {
-            self.remove(finished.delivery);
-        } else {
-            // Trouble that neither closed a gate nor counted must still not spin.
-            let due = if finished.pause.is_none() { finished.due.max(now + Duration::from_millis(1)) } else { finished.due };
-            self.place(now, finished.delivery, due);
-        }
+        let class = self.entries[slot as usize].class;
+        let account = &mut self.accounts[flight.account];
+        account.active -= 1;
+        account.budget.settle(flight.own, ended.used, now);
+        self.tenant.settle(flight.tenant, ended.used, now);
+        self.heed(now, flight.account, class, ended, &mut changes);
         changes
     }
 
-    /// An attempt that had been handed out did not begin.
-    pub fn put_back(&mut self, now: Timestamp, delivery: DeliveryId, account: &AccountName, due: Timestamp) {
-        if let Some(account) = self.accounts.iter_mut().find(|known| known.name == *account) {
+    /// What changed of the budgets since the last call. It must be durable before an attempt begins that [`Self::next`] handed out before the call.
+    pub fn budget_changes(&mut self) -> Vec<BudgetChange> {
+        let own = self.accounts.iter_mut().flat_map(|account| {
+            let name = account.name.clone();
+            account.budget.changes().into_iter().map(move |change| BudgetChange { account: Some(name.clone()), change })
+        });
+        let mut changes: Vec<BudgetChange> = own.collect();
+        changes.extend(self.tenant.changes().into_iter().map(|change| BudgetChange { account: None, change }));
+        changes
+    }
+
+    /// All that is used of the budgets, in place of the changes since the last call: for a store that could not keep those.
+    pub fn budget_state(&mut self) -> Vec<BudgetChange> {
+        self.budget_changes();
+        let put = |account: Option<&AccountName>, row| BudgetChange { account: account.cloned(), change: budget::Change::Put(row) };
+        let own = self.accounts.iter().flat_map(|account| account.budget.state().into_iter().map(|row| put(Some(&account.name), row)));
+        own.chain(self.tenant.state().into_iter().map(|row| put(None, row))).collect()
+    }
+
+    /// The end of an attempt is recorded: the delivery waits for its next one, or with no recipients left is out of the queue.
+    pub fn settled(&mut self, now: Timestamp, delivery: DeliveryId, remaining: u16, due: Timestamp) {
+        let Some(slot) = self.slot(delivery) else { return };
+        if remaining == 0 {
+            self.remove(delivery);
+            return;
+        }
+        let entry = &mut self.entries[slot as usize];
+        entry.recipients = remaining;
+        entry.attempted = true;
+        self.place(now, slot, due);
+    }
+
+    /// An attempt that had been handed out did not begin: nothing is used.
+    pub fn put_back(&mut self, now: Timestamp, delivery: DeliveryId, due: Timestamp) {
+        let Some(slot) = self.slot(delivery) else { return };
+        if let Some(flight) = self.flights.remove(&slot) {
+            let account = &mut self.accounts[flight.account];
             account.active -= 1;
             account.gates.release(delivery);
-            if let Some(route) = self.routes.get_mut(&account.route) {
-                route.release(delivery);
-            }
+            account.budget.settle(flight.own, Used::NOTHING, now);
+            self.tenant.settle(flight.tenant, Used::NOTHING, now);
+            self.routes[usize::from(account.route)].gates.release(delivery);
         }
-        self.place(now, delivery, due);
+        self.place(now, slot, due);
     }
 
     /// The next moment at which time alone changes what [`Scheduler::next`] says.
-    pub fn deadline(&self) -> Option<Timestamp> {
+    pub fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.waiting.first().map(|(due, _)| *due);
         let expiry = self.first_idle().map(|(_, expires)| expires);
-        let gates = self.lanes.iter().filter(|(_, lane)| !lane.is_empty()).flat_map(|((route, class), _)| {
-            let shared = self.routes.get(route).and_then(|gates| gates.opens(*class));
-            let free = self.accounts.iter().filter(move |account| account.route == *route && account.active < account.connections);
-            free.filter_map(move |account| Some(account.gates.opens(*class)?.max(shared?)))
+        let groups = self.lanes.groups().filter_map(|group| {
+            self.members(group.accounts)
+                .filter(|account| account.active < account.connections)
+                .filter_map(|account| self.opens(now, account, group.class, group.priority))
+                .min()
         });
-        gates.chain(due).chain(expiry).min()
+        groups.chain(due).chain(expiry).min()
     }
 
     /// How many deliveries are where.
     pub fn counts(&self) -> Counts {
-        Counts { active: self.active, ready: self.ready, deferred: self.waiting.len() }
+        let (ready, deferred) = (self.ready, self.waiting.len());
+        Counts { active: self.index.len() - ready - deferred, ready, deferred, held: self.held.len() }
+    }
+
+    /// An operator holds a delivery back, or lets it go on. Returns whether there is one by this name.
+    pub fn hold(&mut self, now: Timestamp, delivery: DeliveryId, hold: bool) -> bool {
+        let Some(slot) = self.slot(delivery) else { return false };
+        self.entries[slot as usize].held = hold;
+        match self.entries[slot as usize].place {
+            // An attempt under way ends first.
+            Place::Active | Place::Gone => {}
+            Place::Held(due) if !hold => self.move_to(now, slot, due),
+            Place::Waiting(due) if hold => self.move_to(now, slot, due),
+            Place::Ready if hold => self.move_to(now, slot, now),
+            _ => {}
+        }
+        true
+    }
+
+    /// A deferred delivery is due now. Returns whether there is one by this name.
+    pub fn retry_now(&mut self, now: Timestamp, delivery: DeliveryId) -> bool {
+        let Some(slot) = self.slot(delivery) else { return false };
+        if let Place::Waiting(_) = self.entries[slot as usize].place {
+            self.move_to(now, slot, now);
+        }
+        true
+    }
+
+    /// Takes a delivery out of the queue, unless an attempt is under way. Returns whether it is out.
+    pub fn withdraw(&mut self, delivery: DeliveryId) -> bool {
+        let idle = self.slot(delivery).is_some_and(|slot| self.entries[slot as usize].place != Place::Active);
+        if idle {
+            self.remove(delivery);
+        }
+        idle
+    }
+
+    /// An operator suspends an account, or resumes it (`None`), which also opens its gates. Returns whether there is one by this name.
+    pub fn suspend(&mut self, name: &AccountName, suspension: Option<Suspension>) -> bool {
+        let Some(account) = self.accounts.iter_mut().find(|account| account.name == *name) else { return false };
+        if suspension.is_none() {
+            account.gates = Gates::default();
+        }
+        account.suspended = suspension;
+        true
+    }
+
+    /// What was used of a budget before a restart. `rows` are those of the account, or with `None` of the tenant.
+    /// `shift` is what must be added to their times, in milliseconds.
+    pub fn restore(&mut self, account: Option<&AccountName>, rows: &[budget::Row], now: Timestamp, shift: i64) {
+        match account {
+            None => self.tenant = Budget::restore(&self.settings.tenant, rows, now, shift),
+            Some(name) => {
+                if let Some(i) = self.accounts.iter().position(|account| account.name == *name) {
+                    self.accounts[i].budget = Budget::restore(&self.settings.accounts[i].limits, rows, now, shift);
+                }
+            }
+        }
     }
 
     /// The time of the attempt that follows the one counted as number `attempts`: the back-off doubles from `retry_min` to `retry_max`, and
@@ -259,105 +459,252 @@ impl Scheduler {
         now + delay.mul_f64(0.9 + spread as f64 / 10_000.0)
     }
 
-    fn choose(&self, now: Timestamp, route: &RouteName, class: Class) -> Option<usize> {
-        if !self.routes.get(route).is_some_and(|gates| gates.admit(now, class)) {
-            return None;
-        }
-        let free = |account: &Account| account.route == *route && account.active < account.connections && account.gates.admit(now, class);
-        let free = self.accounts.iter().enumerate().filter(|(_, account)| free(account));
-        free.min_by_key(|(_, account)| (account.active, account.last_turn)).map(|(i, _)| i)
+    pub(super) fn members(&self, set: AccountSet) -> impl Iterator<Item = &Account> {
+        self.accounts.iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0).map(|(_, account)| account)
     }
 
-    fn hand_out(&mut self, now: Timestamp, delivery: DeliveryId, account: usize) {
-        self.turn += 1;
-        let Some(entry) = self.entries.get_mut(&delivery) else { return };
-        entry.place = Place::Active;
-        if let Some(lane) = self.lanes.get_mut(&(entry.route.clone(), entry.class)) {
-            lane.pop_front();
+    /// The share of the day's budget that a priority must leave.
+    pub(super) fn kept(&self, priority: Priority) -> Share {
+        if priority == Priority::High { Share::NONE } else { self.settings.reserve }
+    }
+
+    /// When an account may take mail of a class, connections aside; `None` if only the end of an attempt can tell.
+    fn opens(&self, now: Timestamp, account: &Account, class: Class, priority: Priority) -> Option<Timestamp> {
+        let need = Need { class, recipients: 1 };
+        let mut opens = self.opens_apart_from_budgets(account, class)?;
+        for budget in [&account.budget, &self.tenant] {
+            if let Some(wait) = budget.wait(now, need, self.kept(priority)) {
+                opens = opens.max(wait.until?);
+            }
         }
-        self.ready -= 1;
-        self.active += 1;
-        let account = &mut self.accounts[account];
+        Some(opens)
+    }
+
+    pub(super) fn opens_apart_from_budgets(&self, account: &Account, class: Class) -> Option<Timestamp> {
+        let suspended = match &account.suspended {
+            None => Some(Timestamp::default()),
+            Some(suspension) => suspension.until,
+        }?;
+        let route = &self.routes[usize::from(account.route)];
+        Some(suspended.max(account.gates.opens(class)?).max(route.gates.opens(class)?))
+    }
+
+    fn open(&self, now: Timestamp, account: &Account, class: Class) -> bool {
+        account.active < account.connections
+            && account.suspended.as_ref().is_none_or(|suspension| suspension.until.is_some_and(|until| until <= now))
+            && account.gates.admit(now, class)
+    }
+
+    fn can_go(&self, now: Timestamp, accounts: AccountSet, route: u16, class: Class, priority: Priority) -> bool {
+        let (need, keep) = (Need { class, recipients: 1 }, self.kept(priority));
+        self.routes[usize::from(route)].gates.admit(now, class)
+            && self.tenant.fits(now, need, keep) > 0
+            && self.members(accounts).any(|account| self.open(now, account, class) && account.budget.fits(now, need, keep) > 0)
+    }
+
+    /// The account for a delivery, and how many of its recipients can go on it.
+    fn choose(&self, now: Timestamp, accounts: AccountSet, entry: &Entry) -> Option<(usize, u32)> {
+        let (need, keep) = (Need { class: entry.class, recipients: u32::from(entry.recipients) }, self.kept(entry.priority));
+        let shared = self.tenant.fits(now, need, keep);
+        let mut best: Option<(Rank, usize, u32)> = None;
+        for (i, account) in
+            self.accounts.iter().enumerate().filter(|(i, account)| accounts & (1 << i) != 0 && self.open(now, account, entry.class))
+        {
+            let fits = account.budget.fits(now, need, keep).min(shared);
+            if fits == 0 {
+                continue;
+            }
+            let rank = Rank {
+                fits,
+                // Each key ranks all accounts in its own order (rendezvous hashing): when one is full, the same next one is taken.
+                affinity: if entry.affinity == 0 { 0 } else { scatter(u64::from(entry.affinity) << 32 | i as u64) },
+                headroom: account.budget.headroom(now, entry.class),
+                active: account.active,
+                last_turn: account.last_turn,
+            };
+            if best.as_ref().is_none_or(|(best, ..)| rank.is_before(best)) {
+                best = Some((rank, i, fits));
+            }
+        }
+        best.map(|(_, account, fits)| (account, fits))
+    }
+
+    fn hand_out(&mut self, now: Timestamp, lane: u32) -> Option<Decision> {
+        let entries = &self.entries;
+        let ticket = self.lanes.head(lane, |ticket| is_alive(entries, ticket))?;
+        let entry = &self.entries[ticket.slot as usize];
+        let accounts = self.lanes.group(lane).accounts;
+        let (chosen, recipients) = self.choose(now, accounts, entry)?;
+        let (delivery, class, keep) = (entry.id, entry.class, self.kept(entry.priority));
+        let need = Need { class, recipients };
+        let tenant = self.tenant.reserve(now, need, keep).ok()?;
+        let account = &mut self.accounts[chosen];
+        let Ok(own) = account.budget.reserve(now, need, keep) else {
+            self.tenant.settle(tenant, Used::NOTHING, now);
+            return None;
+        };
+        self.turn += 1;
         account.active += 1;
         account.last_turn = self.turn;
-        account.gates.pass(now, entry.class, delivery);
-        if let Some(route) = self.routes.get_mut(&entry.route) {
-            route.pass(now, entry.class, delivery);
-        }
+        account.gates.pass(now, class, delivery);
+        let name = account.name.clone();
+        self.routes[usize::from(account.route)].gates.pass(now, class, delivery);
+        self.lanes.take(lane, recipients);
+        self.ready -= 1;
+        self.entries[ticket.slot as usize].place = Place::Active;
+        self.flights.insert(ticket.slot, Flight { account: chosen, own, tenant });
+        Some(Decision::Attempt { delivery, account: name, recipients: recipients as u16 })
     }
 
     /// Closes, opens or frees the gates that an ended attempt says something about.
-    fn heed(&mut self, now: Timestamp, account: usize, class: Option<Class>, finished: &Finished, changes: &mut Vec<Change>) {
+    fn heed(&mut self, now: Timestamp, account: usize, class: Class, ended: &Ended, changes: &mut Vec<Change>) {
         let account = &mut self.accounts[account];
-        let Some(route) = self.routes.get_mut(&account.route) else { return };
-        let wide = finished.pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
+        let route = &mut self.routes[usize::from(account.route)];
+        let wide = ended.pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
         for (gates, who, mine) in
-            [(&mut account.gates, Who::Account(account.name.clone()), !wide), (route, Who::Route(account.route.clone()), wide)]
+            [(&mut account.gates, Who::Account(account.name.clone()), !wide), (&mut route.gates, Who::Route(route.name.clone()), wide)]
         {
-            match &finished.pause {
+            match &ended.pause {
                 Some(pause) if mine => {
-                    let gate = gates.of(pause.class);
-                    if let Some(until) = gate.fail(now, finished.started, pause.length, &self.settings) {
+                    if let Some(until) = gates.of(pause.class).fail(now, ended.started, pause, &self.settings) {
                         changes.push(Change::Closed { gate: who, until, pause: pause.clone() });
                     }
                 }
-                // An account's own trouble proves that its endpoint answers; an endpoint's trouble proves nothing about the account.
-                Some(_) if !wide => {
-                    if gates.succeed(finished.started, class) {
-                        changes.push(Change::Opened { gate: who });
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    if gates.succeed(finished.started, class) {
+                // An endpoint's trouble proves nothing about the account. An account's own trouble proves that its endpoint answers.
+                Some(_) if wide => {}
+                _ => {
+                    if gates.succeed(ended.started, class) {
                         changes.push(Change::Opened { gate: who });
                     }
                 }
             }
-            gates.release(finished.delivery);
+            gates.release(ended.delivery);
         }
     }
 
-    /// Puts an active delivery where it must wait.
-    fn place(&mut self, now: Timestamp, delivery: DeliveryId, due: Timestamp) {
-        let Some(entry) = self.entries.get_mut(&delivery) else { return };
-        debug_assert_eq!(entry.place, Place::Active, "only an active delivery is placed");
-        self.active -= 1;
-        if due > now {
+    /// Puts a delivery that is nowhere, or whose attempt has ended, where it must wait.
+    fn place(&mut self, now: Timestamp, slot: u32, due: Timestamp) {
+        let entry = &mut self.entries[slot as usize];
+        if entry.held {
+            entry.place = Place::Held(due);
+            self.index.remove(&entry.id);
+            self.held.insert(entry.id, slot);
+        } else if due > now {
             entry.place = Place::Waiting(due);
-            self.waiting.insert((due, delivery));
+            self.waiting.insert((due, slot));
         } else {
-            self.enter_lane(delivery);
+            self.enter_lane(slot);
         }
     }
 
-    fn enter_lane(&mut self, delivery: DeliveryId) {
-        if let Some(entry) = self.entries.get_mut(&delivery) {
-            entry.place = Place::Ready;
-            self.ready += 1;
-            self.lanes.entry((entry.route.clone(), entry.class)).or_default().push_back(delivery);
+    /// Takes a delivery from where it waits and places it anew.
+    fn move_to(&mut self, now: Timestamp, slot: u32, due: Timestamp) {
+        self.leave(slot);
+        self.place(now, slot, due);
+    }
+
+    fn enter_lane(&mut self, slot: u32) {
+        let entry = &mut self.entries[slot as usize];
+        entry.place = Place::Ready;
+        entry.stamp = entry.stamp.wrapping_add(1);
+        self.ready += 1;
+        self.lanes.push(entry.lane, Ticket { slot, stamp: entry.stamp }, entry.attempted);
+    }
+
+    fn leave(&mut self, slot: u32) {
+        let place = std::mem::replace(&mut self.entries[slot as usize].place, Place::Gone);
+        match place {
+            Place::Ready => {
+                self.ready -= 1;
+                let (lane, entries) = (self.entries[slot as usize].lane, &self.entries);
+                self.lanes.mark(lane, |ticket| is_alive(entries, ticket));
+            }
+            Place::Waiting(due) => {
+                self.waiting.remove(&(due, slot));
+            }
+            Place::Held(_) => {
+                let id = self.entries[slot as usize].id;
+                self.held.remove(&id);
+                self.index.insert(id, slot);
+            }
+            Place::Active | Place::Gone => {}
         }
     }
 
     fn remove(&mut self, delivery: DeliveryId) {
-        let Some(entry) = self.entries.remove(&delivery) else { return };
-        match entry.place {
-            Place::Active => self.active -= 1,
-            Place::Waiting(due) => {
-                self.waiting.remove(&(due, delivery));
-            }
-            Place::Ready => {
-                self.ready -= 1;
-                if let Some(lane) = self.lanes.get_mut(&(entry.route, entry.class)) {
-                    lane.retain(|other| *other != delivery);
-                }
-            }
+        if let Some(slot) = self.slot(delivery) {
+            self.leave(slot);
+            self.index.remove(&delivery);
+            self.free.push(slot);
         }
     }
 
     /// The oldest delivery that is not active, and when it expires. Queue ids sort by time, so the oldest expires first.
     fn first_idle(&self) -> Option<(DeliveryId, Timestamp)> {
-        self.entries.iter().find(|(_, entry)| entry.place != Place::Active).map(|(delivery, entry)| (*delivery, entry.expires))
+        let entries = self.index.values().map(|slot| &self.entries[*slot as usize]);
+        entries.filter(|entry| entry.place != Place::Active).map(|entry| (entry.id, entry.accepted_at + self.settings.lifetime)).next()
+    }
+
+    pub(super) fn entry(&self, delivery: DeliveryId) -> Option<&Entry> {
+        self.slot(delivery).map(|slot| &self.entries[slot as usize])
+    }
+
+    pub(super) fn group_of(&self, entry: &Entry) -> &Group {
+        self.lanes.group(entry.lane)
+    }
+
+    /// All deliveries: those that are not held, oldest first, then those that are.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.index.values().chain(self.held.values()).map(|slot| &self.entries[*slot as usize])
+    }
+
+    fn slot(&self, delivery: DeliveryId) -> Option<u32> {
+        self.index.get(&delivery).or_else(|| self.held.get(&delivery)).copied()
+    }
+
+    fn route(&mut self, name: &RouteName) -> u16 {
+        let known = self.routes.iter().position(|route| route.name == *name);
+        let number = known.unwrap_or_else(|| {
+            self.routes.push(Route { name: name.clone(), gates: Gates::default(), accounts: 0 });
+            self.routes.len() - 1
+        });
+        number as u16
+    }
+
+    fn client(&mut self, name: &ClientName) -> u32 {
+        match self.client_numbers.get(name) {
+            Some(number) => *number,
+            None => self.add_client(ClientSettings::new(name.clone())),
+        }
+    }
+
+    fn add_client(&mut self, settings: ClientSettings) -> u32 {
+        let named = |name: &AccountName| self.accounts.iter().position(|account| account.name == *name);
+        let accounts = match &settings.accounts {
+            None => AccountSet::MAX,
+            Some(names) => names.iter().filter_map(named).fold(0, |set, i| set | 1 << i),
+        };
+        let number = self.clients.len() as u32;
+        self.client_numbers.insert(settings.name.clone(), number);
+        self.clients.push(Client { settings, accounts });
+        number
+    }
+}
+
+/// What decides between accounts that could all take a delivery.
+struct Rank {
+    fits: u32,
+    affinity: u64,
+    headroom: f64,
+    active: usize,
+    last_turn: u64,
+}
+
+impl Rank {
+    /// All recipients at once, then the account that is kept to, then the most left, then the least busy, then the longest rested.
+    fn is_before(&self, other: &Self) -> bool {
+        let order = self.fits.cmp(&other.fits).then(self.affinity.cmp(&other.affinity)).then(self.headroom.total_cmp(&other.headroom));
+        order.then(other.active.cmp(&self.active)).then(other.last_turn.cmp(&self.last_turn)).is_gt()
     }
 }
 
@@ -370,7 +717,7 @@ impl Gates {
         }
     }
 
-    fn by_class(&self, class: Class) -> &Gate {
+    pub(super) fn by_class(&self, class: Class) -> &Gate {
         match class {
             Class::Internal => &self.internal,
             Class::External => &self.external,
@@ -390,8 +737,8 @@ impl Gates {
         self.of(Some(class)).pass(now, delivery);
     }
 
-    fn succeed(&mut self, started: Timestamp, class: Option<Class>) -> bool {
-        let own = class.is_some_and(|class| self.of(Some(class)).succeed(started));
+    fn succeed(&mut self, started: Timestamp, class: Class) -> bool {
+        let own = self.of(Some(class)).succeed(started);
         self.all.succeed(started) || own
     }
 
@@ -400,6 +747,16 @@ impl Gates {
             gate.release(delivery);
         }
     }
+}
+
+fn is_alive(entries: &[Entry], ticket: Ticket) -> bool {
+    entries.get(ticket.slot as usize).is_some_and(|entry| entry.place == Place::Ready && entry.stamp == ticket.stamp)
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash, octet| (hash ^ u64::from(octet.to_ascii_lowercase())).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 /// Spreads neighbouring numbers over all (the finaliser of SplitMix64).

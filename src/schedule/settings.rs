@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-use crate::mail::{AccountName, RouteName};
+use crate::budget::{Limits, Share};
+use crate::mail::{AccountName, ClientName, RouteName};
 
 /// The scheduler's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The accounts, in the configuration's order.
+    /// The accounts, in the configuration's order; at most [`ACCOUNTS_MAX`].
     pub accounts: Vec<AccountSettings>,
+    /// What all accounts together may send.
+    pub tenant: Limits,
+    /// The clients; one that is queued and not here any more has the defaults of [`ClientSettings::new`].
+    pub clients: Vec<ClientSettings>,
+    /// The share of each day's budget that only mail of high priority may use.
+    pub reserve: Share,
     /// Back-off after the first deferral; it doubles with each further one.
     pub retry_min: Duration,
     /// The longest back-off.
@@ -23,6 +30,9 @@ pub struct Settings {
     pub probe: Duration,
 }
 
+/// The most accounts that one scheduler can hold: a set of them is a word of 128 bits. HVE allows 100.
+pub const ACCOUNTS_MAX: usize = 128;
+
 /// One account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountSettings {
@@ -32,12 +42,53 @@ pub struct AccountSettings {
     pub route: RouteName,
     /// Connections at a time.
     pub connections: usize,
+    /// What it may send.
+    pub limits: Limits,
+}
+
+/// How a client's mail is treated beside that of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// Its name.
+    pub name: ClientName,
+    /// Its share among the clients of the same priority, at least 1.
+    pub weight: u32,
+    /// The accounts that its mail may go through; none: all.
+    pub accounts: Option<Vec<AccountName>>,
+    /// What keeps to one account as long as that one can go on.
+    pub affinity: Affinity,
+}
+
+/// What keeps to one account as long as that one can go on, so that recipients see the same sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affinity {
+    /// All mail of the client.
+    Client,
+    /// All mail of one author.
+    Author,
+    /// Nothing: the account with the most left is taken.
+    None,
+}
+
+impl Affinity {
+    /// Every kind, as it is written in a configuration.
+    pub const WORDS: &'static [(&'static str, Self)] = &[("client", Self::Client), ("author", Self::Author), ("none", Self::None)];
+}
+
+impl ClientSettings {
+    /// A client of which only the name is known.
+    pub fn new(name: ClientName) -> Self {
+        Self { name, weight: 1, accounts: None, affinity: Affinity::Client }
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             accounts: Vec::new(),
+            tenant: Limits::default(),
+            clients: Vec::new(),
+            reserve: Share::NONE,
             retry_min: Duration::from_secs(60),
             retry_max: Duration::from_secs(3_600),
             lifetime: Duration::from_secs(5 * 86_400),

@@ -16,7 +16,7 @@ fn settings() -> Settings {
 }
 
 fn session(settings: Settings, peer: &str) -> Session {
-    let client = intake::ClientSettings { name: ClientName::new("devices"), networks: vec!["10.0.0.0/8".parse().expect("a network")] };
+    let client = intake::ClientSettings::new(ClientName::new("devices"), vec!["10.0.0.0/8".parse().expect("a network")]);
     let policy = Policy::new(intake::Settings {
         accepted_domains: vec!["contoso.com".to_owned()],
         clients: vec![client],

@@ -70,10 +70,74 @@ pub struct Settlement {
     pub settled: Vec<u16>,
     /// For those that remain: the earliest time of the next attempt.
     pub due: Timestamp,
+    /// For those that remain: what the attempt came to, for people; empty if none was deferred.
+    pub last_reply: String,
     /// Attempts counted against the delivery, this one included if it counts.
     pub attempts: u32,
     /// The notice about those that failed, if there is to be one.
     pub notice: Option<NewMessage>,
+}
+
+/// What is used of a budget: one line of its ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetRow {
+    /// Whose; none: the tenant's.
+    pub account: Option<AccountName>,
+    /// Which limit, by its name in the configuration.
+    pub limit: String,
+    /// Which line of that limit's ledger; there is one row for each account, limit and index.
+    pub index: u32,
+    /// When; none: it is in flight.
+    pub at: Option<Timestamp>,
+    /// How much; with zero the row goes.
+    pub amount: u32,
+}
+
+/// Which point of the boot clock is which point of the relay's time, so that a restart knows how much real time has passed although somebody
+/// may have set the wall clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    /// Which boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// Milliseconds of the boot clock.
+    pub boot: i64,
+    /// The relay's time at that moment.
+    pub at: Timestamp,
+}
+
+/// An operator's word that an account is not to be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspended {
+    /// Which account.
+    pub account: AccountName,
+    /// Until when; none: until an operator resumes it.
+    pub until: Option<Timestamp>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What is kept besides messages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ledger {
+    /// What is used of the budgets.
+    pub budget: Vec<BudgetRow>,
+    /// The anchor that was kept last.
+    pub anchor: Option<Anchor>,
+    /// The accounts that an operator has suspended.
+    pub suspended: Vec<Suspended>,
+}
+
+/// A queued delivery, for a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The message.
+    pub message: Message,
+    /// The delivery, with the recipients that are not settled.
+    pub delivery: Delivery,
+    /// An operator holds it.
+    pub held: bool,
+    /// What the last attempt came to, for its first deferred recipient; empty before the first attempt.
+    pub last_reply: String,
 }
 
 /// The durable queue.
@@ -100,13 +164,15 @@ pub trait Spool: Send + Sync + 'static {
     /// Calls `each` for every queued delivery, oldest message first. Called once, at start.
     fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Records that an attempt begins and returns what it needs; `None` if the delivery is settled or unknown. If what it needs cannot be
+    /// Records that an attempt to so many of the recipients, from the first, begins and returns what it needs, all recipients included; `None`
+    /// if the delivery is settled or unknown. If what it needs cannot be
     /// read, nothing is recorded.
     /// Once this has returned, a crash leaves the delivery in doubt until it is settled.
     fn start(
         &self,
         delivery: DeliveryId,
         account: &AccountName,
+        recipients: u16,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
 
@@ -114,6 +180,31 @@ pub trait Spool: Send + Sync + 'static {
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
 
     /// Records the end of an attempt. A message without recipients left is removed, its content with it; returns whether this one was.
-    /// What is settled already is left as it is, and there is no second notice.
+    /// What is settled already, or was removed, is left as it is, and there is no second notice.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// What is kept besides messages. Called once, at start.
+    fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
+
+    /// Records what changed of the budgets, or with `all` that these rows are all there are, and where the clocks stand. Of two rows for one
+    /// line of a ledger the one that is handed over later stays: let one task hand them over.
+    fn keep_ledger(&self, budget: Vec<BudgetRow>, all: bool, anchor: Anchor) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records that an operator has suspended an account; `resume` forgets it.
+    fn suspend(&self, suspended: Suspended) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// See [`Self::suspend`].
+    fn resume(&self, account: &AccountName) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records that an operator holds deliveries, or releases them; those that are not there are left out. Mail waits meanwhile: of very many,
+    /// give some thousands at a time.
+    fn hold(&self, deliveries: Vec<DeliveryId>, held: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes a delivery that nobody will get any more, with its message and content if it was the last. Returns whether the message left;
+    /// what is not there does not.
+    fn remove(&self, delivery: DeliveryId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// At most `limit` queued deliveries behind `after`, oldest message first. There may be fewer although more are queued; there are none
+    /// behind the last.
+    fn list(&self, after: Option<DeliveryId>, limit: usize) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
 }

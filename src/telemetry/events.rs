@@ -243,6 +243,37 @@ pub fn content_damaged(damaged: &Damaged) {
     error!(event = "content-damaged", queue_id = %damaged.id, why = %damaged, "a queued message is damaged; restore the file from a backup, or tell its sender");
 }
 
+/// An operator holds a delivery back.
+pub fn queue_held(delivery: DeliveryId, client: &ClientName, by: &str) {
+    info!(event = "queue-held", queue_id = %delivery.message, part = delivery.part, client = %client, by, "held by an operator");
+}
+
+/// An operator lets a held delivery go on.
+pub fn queue_released(delivery: DeliveryId, client: &ClientName, by: &str) {
+    info!(event = "queue-released", queue_id = %delivery.message, part = delivery.part, client = %client, by, "released by an operator");
+}
+
+/// An operator has a deferred delivery tried now.
+pub fn queue_retried(delivery: DeliveryId, client: &ClientName, by: &str) {
+    info!(event = "queue-retried", queue_id = %delivery.message, part = delivery.part, client = %client, by, "due now, by an operator's word");
+}
+
+/// An operator has removed a delivery: so many recipients do not get the message, and nobody is told.
+pub fn queue_removed(delivery: DeliveryId, client: &ClientName, recipients: usize, by: &str) {
+    warn!(event = "queue-removed", queue_id = %delivery.message, part = delivery.part, client = %client, nrcpt = recipients, by, "removed by an operator; its recipients do not get it");
+}
+
+/// An operator has suspended an account.
+pub fn account_suspended(account: &AccountName, until: Option<Timestamp>, reason: &str, by: &str) {
+    let until = until.map(|until| until.to_string()).unwrap_or_default();
+    warn!(event = "account-suspended", account = %account, until, reason, by, "account suspended by an operator; its mail stays queued or goes over the others");
+}
+
+/// An operator lets an account be used again.
+pub fn account_resumed_by_operator(account: &AccountName, by: &str) {
+    info!(event = "account-resumed-by-operator", account = %account, by, "account in use again, by an operator's word");
+}
+
 /// The reverse-path as a log shows it.
 struct Path<'a>(&'a ReversePath);
 

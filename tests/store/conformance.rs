@@ -1,13 +1,17 @@
 //! What every spool must do, written against the trait alone.
 
+mod operations;
+
+pub use operations::*;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, DeliveryId, Kind, QueueId, Queued};
+use hve_relay::mail::{AccountName, DeliveryId, InDoubt, Kind, QueueId, Queued};
 use hve_relay::smtp::ReversePath;
 use hve_relay::store::{Incoming, NewMessage, Settlement, Spool, StoreError};
 
-use crate::samples::{self, SIZES, accept, id, is_intact, now};
+use crate::samples::{self, SIZES, accept, id, is_intact, now, settled};
 
 /// Where the spool under test lives: it can be opened, dropped and opened again, and is then the same.
 pub trait Bed {
@@ -23,7 +27,11 @@ macro_rules! conformance {
             what_is_not_accepted_leaves_nothing, an_attempt_without_an_end_is_found_in_doubt, what_is_not_there_cannot_be_started,
             ordinals_stay_when_others_are_settled, a_message_goes_with_its_last_recipient, a_notice_comes_with_the_settlement,
             settling_twice_does_nothing, what_does_not_fit_is_refused, an_id_is_taken_once, what_cannot_be_settled_is_not_accepted,
-            many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm);
+            many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm, what_the_scheduler_must_know_is_found_again,
+            what_is_used_of_budgets_is_kept_line_by_line,
+            where_the_clocks_stand_is_kept, accounts_stay_suspended_until_they_are_resumed, what_is_held_stays_held_until_it_is_released,
+            a_removed_delivery_is_gone_and_its_message_with_the_last, the_last_reply_is_that_of_the_last_attempt,
+            a_listing_comes_in_pages_oldest_first, a_listing_goes_on_behind_what_has_gone);
     };
     ($bed:expr; $($case:ident),+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,29 +94,29 @@ pub async fn an_attempt_without_an_end_is_found_in_doubt(bed: impl Bed) {
     let spool = bed.open();
     let account = AccountName::new("hve01@contoso.com");
     for number in 1..=3 {
-        accept(&spool, id(number), 100, &[1]).await.expect("accepted");
+        accept(&spool, id(number), 100, &[3]).await.expect("accepted");
     }
     for number in 1..=2 {
-        let job = spool.start(first(number), &account, now()).await.expect("served").expect("found");
+        let job = spool.start(first(number), &account, 2, now()).await.expect("served").expect("found");
         assert!(is_intact(&job));
+        assert_eq!(job.delivery.recipients.len(), 3, "also those that it is not tried for");
     }
     spool.settle(deferred(first(2))).await.expect("settled");
     drop(spool);
 
     let doubts: Vec<_> = queued(&bed.open()).await.into_iter().map(|queued| queued.in_doubt).collect();
-    let doubt = doubts[0].as_ref().expect("started and not settled");
-    assert_eq!((&doubt.account, doubt.started), (&account, now()));
+    assert_eq!(doubts[0], Some(InDoubt { account, started: now(), recipients: 2 }), "started and not settled");
     assert_eq!(doubts[1..], [None, None], "settled, and never started");
 }
 
 pub async fn what_is_not_there_cannot_be_started(bed: impl Bed) {
     let spool = bed.open();
     let account = AccountName::new("hve01@contoso.com");
-    assert_eq!(spool.start(first(1), &account, now()).await, Ok(None));
+    assert_eq!(spool.start(first(1), &account, 1, now()).await, Ok(None));
     accept(&spool, id(1), 100, &[1]).await.expect("accepted");
-    assert_eq!(spool.start(DeliveryId { message: id(1), part: 2 }, &account, now()).await, Ok(None));
+    assert_eq!(spool.start(DeliveryId { message: id(1), part: 2 }, &account, 1, now()).await, Ok(None));
     spool.settle(settled(first(1), &[0])).await.expect("settled without an attempt");
-    assert_eq!(spool.start(first(1), &account, now()).await, Ok(None));
+    assert_eq!(spool.start(first(1), &account, 1, now()).await, Ok(None));
     assert_eq!(spool.load(first(1)).await, Ok(None));
 }
 
@@ -119,9 +127,9 @@ pub async fn ordinals_stay_when_others_are_settled(bed: impl Bed) {
     // Once without an attempt before, once after one: neither may bring back what is settled.
     for (settled, left) in [(vec![0, 2], vec![1, 3, 4]), (vec![3], vec![1, 4])] {
         let due = now() + Duration::from_secs(60);
-        let settlement = Settlement { delivery: first(1), settled, due, attempts: 7, notice: None };
+        let settlement = Settlement { due, attempts: 7, ..samples::settled(first(1), &settled) };
         spool.settle(settlement).await.expect("settled");
-        for job in [spool.load(first(1)).await, spool.start(first(1), &account, now()).await] {
+        for job in [spool.load(first(1)).await, spool.start(first(1), &account, 1, now()).await] {
             let delivery = job.expect("served").expect("found").delivery;
             assert_eq!(delivery.recipients.iter().map(|recipient| recipient.ordinal).collect::<Vec<_>>(), left);
             assert!(delivery.recipients.iter().all(|r| r.address.local_part() == format!("user{}", r.ordinal)));
@@ -209,7 +217,7 @@ pub async fn many_at_once_are_all_kept(bed: impl Bed) {
         tokio::spawn(async move {
             let size = SIZES[number as usize % SIZES.len()];
             accept(&*spool, id(number), size, &[2]).await.expect("accepted");
-            let job = spool.start(first(number), &account, now()).await.expect("served").expect("found");
+            let job = spool.start(first(number), &account, 1, now()).await.expect("served").expect("found");
             assert!(is_intact(&job));
             let gone: &[u16] = if number % 3 == 0 { &[0, 1] } else { &[0] };
             spool.settle(settled(first(number), gone)).await.expect("settled");
@@ -249,6 +257,33 @@ pub async fn a_given_up_acceptance_does_no_harm(bed: impl Bed) {
     accept(&spool, id(100), 200_000, &[1]).await.expect("and the next is accepted");
 }
 
+pub async fn what_the_scheduler_must_know_is_found_again(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=3 {
+        accept(&spool, id(number), 100, &[3, 1]).await.expect("accepted");
+    }
+    for queued in queued(&spool).await {
+        let (message, deliveries) = samples::message(queued.id.message, 100, &[3, 1]);
+        let delivery = &deliveries[usize::from(queued.id.part) - 1];
+        let expected = Queued {
+            id: delivery.id,
+            client: message.client,
+            priority: message.priority,
+            author: message.author,
+            held: false,
+            route: delivery.route.clone(),
+            class: delivery.class,
+            recipients: delivery.recipients.len() as u16,
+            size: 100,
+            accepted_at: message.accepted_at,
+            due: delivery.due,
+            attempts: 0,
+            in_doubt: None,
+        };
+        assert_eq!(queued, expected);
+    }
+}
+
 pub async fn queued(spool: &impl Spool) -> Vec<Queued> {
     let mut all = Vec::new();
     spool.queued(|queued| all.push(queued)).await.expect("listed");
@@ -257,10 +292,6 @@ pub async fn queued(spool: &impl Spool) -> Vec<Queued> {
 
 fn first(number: i64) -> DeliveryId {
     DeliveryId { message: id(number), part: 1 }
-}
-
-fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
-    Settlement { delivery, settled: ordinals.to_vec(), due: now(), attempts: 1, notice: None }
 }
 
 fn deferred(delivery: DeliveryId) -> Settlement {

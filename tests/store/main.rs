@@ -3,14 +3,17 @@
 mod conformance;
 mod samples;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use conformance::{Bed, queued};
-use hve_relay::mail::{Content, DeliveryId};
+use hve_relay::mail::{AccountName, Content, DeliveryId, InDoubt, Kind, Message, Priority};
+use hve_relay::smtp::ReversePath;
 use hve_relay::store::sqlite::{OpenError, Sqlite};
-use hve_relay::store::{Incoming, Settings, Settlement, Spool};
-use samples::{accept, id, now};
+use hve_relay::store::{Incoming, Ledger, Settings, Spool};
+use samples::{accept, id, is_intact, now, settled};
 
 struct SqliteBed(tempfile::TempDir);
 
@@ -75,8 +78,7 @@ async fn large_contents_are_files_that_go_with_their_message() {
     let delivery = DeliveryId { message: id(2), part: 1 };
     let Content::File { path, len } = spool.load(delivery).await.expect("served").expect("found").content else { panic!("in a file") };
     assert_eq!((bed.files(), len), (vec![path], 32_769));
-    let settlement = Settlement { delivery, settled: vec![0], due: now(), attempts: 1, notice: None };
-    spool.settle(settlement).await.expect("settled");
+    spool.settle(settled(delivery, &[0])).await.expect("settled");
     assert_eq!(bed.files(), Vec::<PathBuf>::new());
 
     let mut incoming = spool.begin(id(3), 1_000_000).expect("room");
@@ -131,4 +133,88 @@ async fn closing_leaves_all_in_the_database_itself() {
     let log = bed.0.path().join("queue.db-wal");
     assert!(std::fs::metadata(&log).map_or(0, |log| log.len()) == 0);
     assert_eq!(queued(&bed.open()).await.len(), 1);
+}
+
+/// `v1.db` as version 1 left it: 1 deferred with one of its recipients settled, which notice 5 is about; 2 never tried; 3 in doubt with two of
+/// its recipients settled; 4 with its content in a file; 6 gone.
+#[tokio::test]
+async fn a_queue_of_version_1_is_brought_up_whole() {
+    let bed = SqliteBed::new();
+    let v1 = include_bytes!("v1.db");
+    std::fs::write(bed.0.path().join("queue.db"), v1).expect("written");
+    let shelf = bed.0.path().join("content/00");
+    std::fs::create_dir_all(&shelf).expect("created");
+    std::fs::write(shelf.join(format!("{}.eml", id(4))), samples::content(id(4), 40_000)).expect("written");
+
+    // The second time there is nothing to be brought up.
+    for _ in 0..2 {
+        let spool = bed.open();
+        assert_eq!((spool.newest(), spool.recovered()), (Some(id(6)), &Default::default()));
+        let found = queued(&spool).await;
+        let parts = |number, parts: &[(u16, u16, u32)]| -> Vec<_> {
+            let part =
+                |(part, recipients, attempts): &(u16, u16, u32)| (DeliveryId { message: id(number), part: *part }, *recipients, *attempts);
+            parts.iter().map(part).collect()
+        };
+        let expected = [
+            parts(1, &[(1, 2, 1), (2, 1, 0)]),
+            parts(2, &[(1, 2, 0)]),
+            parts(3, &[(1, 3, 2)]),
+            parts(4, &[(1, 1, 0)]),
+            parts(5, &[(1, 1, 0)]),
+        ];
+        assert_eq!(found.iter().map(|it| (it.id, it.recipients, it.attempts)).collect::<Vec<_>>(), expected.concat());
+        assert!(found.iter().all(|it| it.priority == Priority::Normal && !it.held));
+        assert_eq!(found[0].due, now() + Duration::from_secs(60));
+        let doubts: Vec<_> = found.iter().filter_map(|it| Some((it.id.message, it.in_doubt.clone()?))).collect();
+        let doubt = InDoubt { account: AccountName::new("hve01@contoso.com"), started: now(), recipients: 3 };
+        assert_eq!(doubts, [(id(3), doubt)], "it was to all that were left");
+
+        for (queued, listed) in found.iter().zip(spool.list(None, 100).await.expect("listed")) {
+            let job = spool.load(queued.id).await.expect("served").expect("found");
+            assert!(is_intact(&job), "{}", queued.id);
+            assert_eq!((&job.message, &job.delivery), (&listed.message, &listed.delivery));
+            assert_eq!((listed.held, listed.last_reply.as_str()), (false, ""));
+            let (sample, _) = samples::message(queued.id.message, job.message.size as usize, &[]);
+            let expected = match queued.id.message {
+                notice if notice == id(5) => {
+                    Message { priority: Priority::Normal, kind: Kind::Notice, peer: None, reverse_path: ReversePath::Null, ..sample }
+                }
+                _ => Message { priority: Priority::Normal, ..sample },
+            };
+            assert_eq!(job.message, expected);
+        }
+        let left = |number| spool.load(DeliveryId { message: id(number), part: 1 });
+        let ordinals: Vec<_> = left(3).await.expect("served").expect("found").delivery.recipients.iter().map(|it| it.ordinal).collect();
+        assert_eq!(ordinals, [1, 2, 3]);
+        assert_eq!(spool.ledger().await, Ok(Ledger::default()));
+        spool.close().await;
+    }
+
+    // Who goes back to version 1 finds what it left.
+    let copy = std::fs::read(bed.0.path().join("queue.db.v1")).expect("kept");
+    let mode = std::fs::metadata(bed.0.path().join("queue.db.v1")).expect("kept").permissions().mode();
+    assert_eq!((copy.len(), mode & 0o777), (v1.len(), 0o600));
+    std::fs::write(bed.0.path().join("queue.db"), copy).expect("written");
+    let spool = bed.open();
+    assert_eq!(queued(&spool).await.len(), 6);
+    // And what is brought up is a queue like any other.
+    let delivery = DeliveryId { message: id(3), part: 1 };
+    assert_eq!(spool.settle(settled(delivery, &[1, 2, 3])).await, Ok(true));
+    accept(&spool, id(7), 100, &[1]).await.expect("accepted");
+    assert_eq!(queued(&spool).await.len(), 6);
+}
+
+#[test]
+fn a_queue_of_a_newer_version_is_refused_and_left_alone() {
+    let bed = SqliteBed::new();
+    let mut newer = include_bytes!("v1.db").to_vec();
+    // The user version (SQLite's file format, section 1.3).
+    newer[60..64].copy_from_slice(&7_u32.to_be_bytes());
+    let path = bed.0.path().join("queue.db");
+    std::fs::write(&path, &newer).expect("written");
+    let refusal = Sqlite::open(&bed.settings()).expect_err("newer");
+    assert!(matches!(refusal, OpenError::Version { found: 7, known: 2, .. }), "{refusal}");
+    assert!(std::fs::read(&path).expect("readable") == newer);
+    assert!(!path.with_extension("db.v7").exists());
 }

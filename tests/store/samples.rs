@@ -1,9 +1,9 @@
 //! Messages whose content follows from their id, so that it can be checked without having been kept.
 
 use hve_relay::clock::Timestamp;
-use hve_relay::mail::{Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, QueueId, Recipient, RouteName};
+use hve_relay::mail::{Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName};
 use hve_relay::smtp::ReversePath;
-use hve_relay::store::{Incoming, Job, Spool, StoreError};
+use hve_relay::store::{Incoming, Job, Settlement, Spool, StoreError};
 
 /// Sizes on both sides of each threshold, as a burst of mixed mail has them.
 pub const SIZES: [usize; 10] = [700, 0, 4_096, 1, 32_768, 32_769, 2_000, 131_072, 300_001, 12];
@@ -37,6 +37,7 @@ pub fn message(id: QueueId, size: usize, recipients: &[u16]) -> (Message, Vec<De
         accepted_at: now(),
         kind: Kind::Mail,
         client: ClientName::new("devices"),
+        priority: Priority::ALL[id.number() as usize % 3],
         peer: Some([192, 0, 2, 7].into()),
         reverse_path: ReversePath::Mailbox("\"the scanner\"@mfp_3f.local".parse().expect("a mailbox")),
         author: Some("jürgen@müller.example".parse().expect("a mailbox")),
@@ -66,6 +67,12 @@ pub async fn accept(spool: &impl Spool, id: QueueId, size: usize, recipients: &[
         incoming.write(piece).await?;
     }
     spool.accept(message, deliveries, incoming).await
+}
+
+/// The end of an attempt after which these ordinals are settled.
+pub fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
+    let settled = ordinals.to_vec();
+    Settlement { delivery, settled, due: now(), last_reply: String::new(), attempts: 1, notice: None }
 }
 
 /// Whether the content is the one that belongs to the message.

@@ -19,17 +19,32 @@ impl Client {
 
     /// Connects and returns whatever the relay says first.
     pub fn greeted(address: SocketAddr) -> (Self, String) {
-        let stream = TcpStream::connect(address).expect("the relay listens");
-        stream.set_nodelay(true).expect("an option");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("an option");
-        let mut client = Self { reader: BufReader::new(stream) };
+        let mut client = Self::over(TcpStream::connect(address).expect("the relay listens"));
         let greeting = client.reply();
         (client, greeting)
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("an option");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("an option");
+        Self { reader: BufReader::new(stream) }
     }
 
     /// Connects and says EHLO.
     pub fn hello(address: SocketAddr) -> Self {
         let mut client = Self::connect(address);
+        client.expect("EHLO scanner.contoso.com", "250");
+        client
+    }
+
+    /// Connects from another local address and says EHLO.
+    pub fn hello_from(local: &str, address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::new(local.parse().expect("an address"), 0)).expect("a local address");
+        rustix::net::connect(&socket, &address).expect("the relay listens");
+        let mut client = Self::over(TcpStream::from(socket));
+        let greeting = client.reply();
+        assert!(greeting.starts_with("220 "), "{greeting}");
         client.expect("EHLO scanner.contoso.com", "250");
         client
     }

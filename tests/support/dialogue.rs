@@ -357,7 +357,7 @@ impl Setup {
     fn client(&mut self, text: &str) -> Result<(), String> {
         let (name, networks) = text.split_once(' ').ok_or("a name and networks")?;
         let networks = networks.split(' ').map(|network| network.parse().map_err(|_| "not a network")).collect::<Result<_, _>>()?;
-        self.intake.clients.push(intake::ClientSettings { name: ClientName::new(name), networks });
+        self.intake.clients.push(intake::ClientSettings::new(ClientName::new(name), networks));
         Ok(())
     }
 }

@@ -158,6 +158,7 @@ pub struct Setup {
     takes: String,
     networks: String,
     queue: String,
+    client: String,
 }
 
 /// How quickly the relay of a test retries: so that nothing waits for a minute.
@@ -179,6 +180,7 @@ impl Setup {
             takes: String::new(),
             networks: "127.0.0.0/8".to_owned(),
             queue: BRISK.to_owned(),
+            client: String::new(),
         }
     }
 
@@ -210,6 +212,13 @@ impl Setup {
     /// The network that is served.
     pub fn networks(mut self, network: &str) -> Self {
         self.networks = network.to_owned();
+        self
+    }
+
+    /// Adds a line to `[[client]]`.
+    pub fn client(mut self, line: &str) -> Self {
+        self.client.push_str(line);
+        self.client.push('\n');
         self
     }
 
@@ -267,13 +276,14 @@ impl Setup {
             "data_dir = \"{}\"\nhostname = \"{}\"\n\
              [tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"{}\"]\n\
              [[listener]]\naddress = \"{}\"\n\
-             [[client]]\nname = \"devices\"\nnetworks = [\"{}\"]\n\
+             [[client]]\nname = \"devices\"\nnetworks = [\"{}\"]\n{}\
              [[route]]\nname = \"hve\"\nhost = \"{}\"\nport = {}\ntls_ca_file = \"{ca}\"\ntls_server_name = \"{}\"\n{}",
             self.data_dir().display(),
             self.hostname,
             self.accepted_domains,
             self.listener,
             self.networks,
+            self.client,
             self.upstream.ip(),
             self.upstream.port(),
             self.server_name,

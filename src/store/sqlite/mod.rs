@@ -1,6 +1,6 @@
 //! The embedded store: one SQLite database, one directory of large contents, one process.
 //!
-//! * [`Sqlite::open`] takes the directory (`place`), opens the database (`schema`) and sets right what a crash left (`recover`).
+//! * [`Sqlite::open`] takes the directory (`place`), opens the database (`schema`, `versions`) and sets right what a crash left (`recover`).
 //! * A content comes in piece by piece (`incoming`), if there is room for it (`space`).
 //! * All writing is done by one thread that commits many operations with one sync (`writer`, `statements`); what a fault means, and that a
 //!   fatal one is final, is in `fault`.
@@ -22,6 +22,7 @@ mod samples;
 mod schema;
 mod space;
 mod statements;
+mod versions;
 mod writer;
 
 pub use incoming::Incoming;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
+use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::fault::Latch;
@@ -43,14 +45,16 @@ use self::read::Readers;
 use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
-use super::{Job, Settings, Settlement, Spool, StoreError};
+use super::{Anchor, BudgetRow, Job, Ledger, Listed, Settings, Settlement, Spool, StoreError, Suspended};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Message, QueueId, Queued};
 
 /// Operations that may wait for the writer before the next one has to wait outside.
 const WAITING_MAX: usize = 1_024;
-/// Deliveries that are read in one go while the queue is listed.
-const LISTED_AT_ONCE: usize = 256;
+/// Deliveries that are read in one go while all of the queue is.
+const QUEUED_AT_ONCE: usize = 256;
+/// Deliveries in one page of a listing, at most: with 50 recipients each, some 5 MB.
+const LISTED_MAX: usize = 1_000;
 
 /// Why the store could not be opened; the message is meant for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,14 @@ pub enum OpenError {
         found: i64,
         /// The newest version that is understood.
         known: i64,
+    },
+    /// The tables are of an older version, and are not brought up before a copy of them is kept.
+    #[error("cannot keep a copy of the queue, as the older hve-relay had it, in {}: {source}", path.display())]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The database cannot be read.
     #[error("the queue's database: {0}")]
@@ -194,14 +206,27 @@ impl Sqlite {
         answered.await.map_err(|_| gone())?
     }
 
-    async fn read(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {
+    /// Submits what may make a message leave; returns whether it did.
+    async fn submit_leaving(&self, operation: Operation) -> Result<bool, StoreError> {
+        let Done::Removed(file) = self.submit(operation).await? else { return Ok(false) };
+        if let Some(file) = file {
+            // The file goes even if the runtime is ending, and if it did not, the next start would sweep it.
+            let _ = tokio::task::spawn_blocking(move || drop(file)).await;
+        }
+        Ok(true)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &Place) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         self.shared.latch.check()?;
         let shared = self.shared.clone();
         // It is never closed; and if it were, more would be read at once, no less.
         let turn = self.reading.clone().acquire_owned().await;
         let read = move || {
             let _turn = turn;
-            shared.readers.read(|connection| read::job(connection, &shared.place, delivery))
+            shared.readers.read(|connection| read(connection, &shared.place))
         };
         blocking(read).await.map_err(|error| self.shared.latch.note(error))
     }
@@ -237,10 +262,10 @@ impl Spool for Sqlite {
         let (chunks, mut read) = mpsc::channel::<Vec<Queued>>(4);
         let reading = blocking(move || {
             shared.readers.read(|connection| {
-                let mut chunk = Vec::with_capacity(LISTED_AT_ONCE);
+                let mut chunk = Vec::with_capacity(QUEUED_AT_ONCE);
                 read::queued(connection, |queued| {
                     chunk.push(queued);
-                    chunk.len() < LISTED_AT_ONCE || chunks.blocking_send(std::mem::take(&mut chunk)).is_ok()
+                    chunk.len() < QUEUED_AT_ONCE || chunks.blocking_send(std::mem::take(&mut chunk)).is_ok()
                 })?;
                 // Nobody listens any longer if this fails.
                 let _ = chunks.blocking_send(chunk);
@@ -256,32 +281,55 @@ impl Spool for Sqlite {
         outcome.map_err(|error| self.shared.latch.note(error))
     }
 
-    async fn start(&self, delivery: DeliveryId, account: &AccountName, now: Timestamp) -> Result<Option<Job>, StoreError> {
+    async fn start(&self, delivery: DeliveryId, account: &AccountName, recipients: u16, now: Timestamp) -> Result<Option<Job>, StoreError> {
         // Read first: what cannot be read is not started either.
         let job = match self.shared.recent.take(delivery) {
             Some(job) => job,
-            None => match self.read(delivery).await? {
+            None => match self.load(delivery).await? {
                 Some(job) => job,
                 None => return Ok(None),
             },
         };
-        match self.submit(Operation::Start { delivery, account: account.clone(), now }).await? {
+        match self.submit(Operation::Start { delivery, account: account.clone(), recipients, now }).await? {
             Done::NoSuchDelivery => Ok(None),
             Done::Recorded | Done::Removed(_) => Ok(Some(job)),
         }
     }
 
     async fn load(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {
-        self.read(delivery).await
+        self.read(move |connection, place| read::job(connection, place, delivery)).await
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<bool, StoreError> {
-        let Done::Removed(file) = self.submit(Operation::Settle(settlement)).await? else { return Ok(false) };
-        if let Some(file) = file {
-            // The file goes even if the runtime is ending, and if it did not, the next start would sweep it.
-            let _ = tokio::task::spawn_blocking(move || drop(file)).await;
-        }
-        Ok(true)
+        self.submit_leaving(Operation::Settle(settlement)).await
+    }
+
+    async fn ledger(&self) -> Result<Ledger, StoreError> {
+        self.read(|connection, _| read::ledger(connection)).await
+    }
+
+    async fn keep_ledger(&self, budget: Vec<BudgetRow>, all: bool, anchor: Anchor) -> Result<(), StoreError> {
+        self.submit(Operation::KeepLedger { budget, all, anchor }).await.map(drop)
+    }
+
+    async fn suspend(&self, suspended: Suspended) -> Result<(), StoreError> {
+        self.submit(Operation::Suspend(suspended)).await.map(drop)
+    }
+
+    async fn resume(&self, account: &AccountName) -> Result<(), StoreError> {
+        self.submit(Operation::Resume(account.clone())).await.map(drop)
+    }
+
+    async fn hold(&self, deliveries: Vec<DeliveryId>, held: bool) -> Result<(), StoreError> {
+        self.submit(Operation::Hold { deliveries, held }).await.map(drop)
+    }
+
+    async fn remove(&self, delivery: DeliveryId) -> Result<bool, StoreError> {
+        self.submit_leaving(Operation::Remove(delivery)).await
+    }
+
+    async fn list(&self, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.read(move |connection, _| read::list(connection, after, limit.min(LISTED_MAX))).await
     }
 }
 

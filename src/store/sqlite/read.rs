@@ -11,10 +11,10 @@ use super::place::Place;
 use super::{fault, schema};
 use crate::clock::Timestamp;
 use crate::mail::{
-    AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, QueueId, Queued, Recipient, RouteName,
+    AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, QueueId, Queued, Recipient, RouteName,
 };
 use crate::smtp::{Mailbox, ReversePath};
-use crate::store::{Job, StoreError};
+use crate::store::{Anchor, BudgetRow, Job, Ledger, Listed, StoreError, Suspended};
 
 /// Deliveries read at a time, each on a connection of its own that is then kept; more would only contend for the processors.
 pub(super) const AT_ONCE: usize = 4;
@@ -62,24 +62,30 @@ pub(super) fn queued(connection: &Connection, mut each: impl FnMut(Queued) -> bo
     let mut select = connection.prepare_cached(
         "SELECT d.message, d.part, m.client, d.route, d.class,
                 (SELECT count(*) FROM recipient r WHERE r.message = d.message AND r.part = d.part),
-                m.size, m.accepted_at, d.due, d.attempts, d.account, d.started
+                m.size, m.accepted_at, d.due, d.attempts, d.account, d.started, d.trying, d.held, m.priority, m.author
            FROM delivery d JOIN message m ON m.id = d.message
           ORDER BY d.message, d.part",
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
+        let recipients = row.get(5)?;
         let in_doubt = match (row.get::<_, Option<String>>(10)?, row.get(11)?) {
-            (Some(account), Some(started)) => {
-                Some(InDoubt { account: AccountName::new(account), started: Timestamp::from_millis(started) })
-            }
+            (Some(account), Some(started)) => Some(InDoubt {
+                account: AccountName::new(account),
+                started: Timestamp::from_millis(started),
+                recipients: row.get::<_, Option<_>>(12)?.unwrap_or(recipients),
+            }),
             _ => None,
         };
         let queued = Queued {
             id: DeliveryId { message: queue_id(row, 0)?, part: row.get(1)? },
             client: ClientName::new(row.get::<_, String>(2)?),
+            priority: priority(row, 14)?,
+            author: author(row, 15)?,
+            held: row.get(13)?,
             route: RouteName::new(row.get::<_, String>(3)?),
             class: class(row, 4)?,
-            recipients: row.get(5)?,
+            recipients,
             size: octets(row, 6)?,
             accepted_at: Timestamp::from_millis(row.get(7)?),
             due: Timestamp::from_millis(row.get(8)?),
@@ -95,19 +101,62 @@ pub(super) fn queued(connection: &Connection, mut each: impl FnMut(Queued) -> bo
 
 /// A delivery with all that its attempt needs.
 pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Result<Option<Job>> {
-    let Some(mut delivery) = delivery(connection, id)? else { return Ok(None) };
-    let mut select =
-        connection.prepare_cached("SELECT ordinal, address FROM recipient WHERE message = ?1 AND part = ?2 ORDER BY ordinal")?;
-    let recipients =
-        select.query_map((id.message.number(), id.part), |row| Ok(Recipient { ordinal: row.get(0)?, address: mailbox(row, 1)? }))?;
-    delivery.recipients = recipients.collect::<Result<_>>()?;
+    let select = "SELECT message, part, route, class, attempts, due FROM delivery WHERE message = ?1 AND part = ?2";
+    let found = connection.prepare_cached(select)?.query_row(key(id), |row| delivery(row, 0)).optional()?;
+    let Some(mut delivery) = found else { return Ok(None) };
+    delivery.recipients = recipients(connection, id)?;
     let (message, content) = connection
         .prepare_cached(
-            "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, stored_in, octets
+            "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
+                    stored_in, octets
                FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.id = ?1",
         )?
         .query_row([id.message.number()], |row| Ok((message(row)?, content(row, place)?)))?;
     Ok(Some(Job { message, delivery, content }))
+}
+
+/// At most `limit` deliveries behind `after`, oldest first.
+pub(super) fn list(connection: &Connection, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Listed>> {
+    let mut select = connection.prepare_cached(
+        "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
+                d.message, d.part, route, class, attempts, due, held, last_reply
+           FROM delivery d JOIN message m ON m.id = d.message
+          WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3",
+    )?;
+    // No queue id is negative.
+    let (message_after, part_after) = after.map_or((-1, 0), key);
+    let found = select.query_map((message_after, part_after, limit as i64), |row| {
+        Ok(Listed { message: message(row)?, delivery: delivery(row, 13)?, held: row.get(19)?, last_reply: row.get(20)? })
+    })?;
+    let mut listed = found.collect::<Result<Vec<_>>>()?;
+    for Listed { delivery, .. } in &mut listed {
+        delivery.recipients = recipients(connection, delivery.id)?;
+    }
+    Ok(listed)
+}
+
+/// What is kept besides messages.
+pub(super) fn ledger(connection: &Connection) -> Result<Ledger> {
+    let mut budget = connection.prepare("SELECT account, limit_name, idx, at, amount FROM budget ORDER BY account, limit_name, idx")?;
+    let budget = budget.query_map([], |row| {
+        let account: String = row.get(0)?;
+        Ok(BudgetRow {
+            account: (!account.is_empty()).then(|| AccountName::new(account)),
+            limit: row.get(1)?,
+            index: row.get(2)?,
+            at: row.get::<_, Option<_>>(3)?.map(Timestamp::from_millis),
+            amount: row.get(4)?,
+        })
+    })?;
+    let mut suspended = connection.prepare("SELECT account, until, reason FROM suspension ORDER BY account")?;
+    let suspended = suspended.query_map([], |row| {
+        let until = row.get::<_, Option<_>>(1)?.map(Timestamp::from_millis);
+        Ok(Suspended { account: AccountName::new(row.get::<_, String>(0)?), until, reason: row.get(2)? })
+    })?;
+    let anchor = connection.query_row("SELECT boot_id, boot, at FROM anchor", [], |row| {
+        Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?) })
+    });
+    Ok(Ledger { budget: budget.collect::<Result<_>>()?, anchor: anchor.optional()?, suspended: suspended.collect::<Result<_>>()? })
 }
 
 /// The messages whose content is in a file, with its length.
@@ -116,22 +165,30 @@ pub(super) fn in_files(connection: &Connection) -> Result<Vec<(QueueId, u64)>> {
     select.query_map([], |row| Ok((queue_id(row, 0)?, octets(row, 1)?)))?.collect()
 }
 
-fn delivery(connection: &Connection, id: DeliveryId) -> Result<Option<Delivery>> {
-    connection
-        .prepare_cached("SELECT route, class, attempts, due FROM delivery WHERE message = ?1 AND part = ?2")?
-        .query_row((id.message.number(), id.part), |row| {
-            Ok(Delivery {
-                id,
-                route: RouteName::new(row.get::<_, String>(0)?),
-                class: class(row, 1)?,
-                recipients: Vec::new(),
-                attempts: row.get(2)?,
-                due: Timestamp::from_millis(row.get(3)?),
-            })
-        })
-        .optional()
+/// How a delivery is named in the tables.
+fn key(id: DeliveryId) -> (i64, u16) {
+    (id.message.number(), id.part)
 }
 
+/// From message, part, route, class, attempts and due, which begin at column `at`; the recipients are to follow.
+fn delivery(row: &Row, at: usize) -> Result<Delivery> {
+    Ok(Delivery {
+        id: DeliveryId { message: queue_id(row, at)?, part: row.get(at + 1)? },
+        route: RouteName::new(row.get::<_, String>(at + 2)?),
+        class: class(row, at + 3)?,
+        recipients: Vec::new(),
+        attempts: row.get(at + 4)?,
+        due: Timestamp::from_millis(row.get(at + 5)?),
+    })
+}
+
+fn recipients(connection: &Connection, id: DeliveryId) -> Result<Vec<Recipient>> {
+    let select = "SELECT ordinal, address FROM recipient WHERE message = ?1 AND part = ?2 ORDER BY ordinal";
+    let mut select = connection.prepare_cached(select)?;
+    select.query_map(key(id), |row| Ok(Recipient { ordinal: row.get(0)?, address: mailbox(row, 1)? }))?.collect()
+}
+
+/// From the first columns, in the order in which all who ask for a message name them.
 fn message(row: &Row) -> Result<Message> {
     Ok(Message {
         id: queue_id(row, 0)?,
@@ -141,12 +198,13 @@ fn message(row: &Row) -> Result<Message> {
             _ => Kind::Mail,
         },
         client: ClientName::new(row.get::<_, String>(3)?),
+        priority: priority(row, 12)?,
         peer: row.get::<_, Option<String>>(4)?.and_then(|peer| peer.parse().ok()),
         reverse_path: match row.get_ref(5)?.as_str()? {
             "" => ReversePath::Null,
             _ => ReversePath::Mailbox(mailbox(row, 5)?),
         },
-        author: row.get_ref(6)?.as_str_or_null()?.map(|_| mailbox(row, 6)).transpose()?,
+        author: author(row, 6)?,
         subject: row.get(7)?,
         message_id: row.get(8)?,
         size: octets(row, 9)?,
@@ -156,10 +214,10 @@ fn message(row: &Row) -> Result<Message> {
 }
 
 fn content(row: &Row, place: &Place) -> Result<Content> {
-    if row.get_ref(12)?.as_str()? == "file" {
+    if row.get_ref(13)?.as_str()? == "file" {
         return Ok(Content::File { path: place.content_of(queue_id(row, 0)?), len: octets(row, 9)? });
     }
-    Ok(Content::Inline(Bytes::from(row.get::<_, Vec<u8>>(13)?)))
+    Ok(Content::Inline(Bytes::from(row.get::<_, Vec<u8>>(14)?)))
 }
 
 fn queue_id(row: &Row, column: usize) -> Result<QueueId> {
@@ -174,6 +232,15 @@ fn octets(row: &Row, column: usize) -> Result<u64> {
 
 fn class(row: &Row, column: usize) -> Result<Class> {
     Ok(if row.get_ref(column)?.as_str()? == Class::External.as_str() { Class::External } else { Class::Internal })
+}
+
+fn priority(row: &Row, column: usize) -> Result<Priority> {
+    let text = row.get_ref(column)?.as_str()?;
+    Ok(Priority::ALL.into_iter().find(|priority| priority.as_str() == text).unwrap_or_default())
+}
+
+fn author(row: &Row, column: usize) -> Result<Option<Mailbox>> {
+    row.get_ref(column)?.as_str_or_null()?.map(|_| mailbox(row, column)).transpose()
 }
 
 fn mailbox(row: &Row, column: usize) -> Result<Mailbox> {

@@ -1,7 +1,7 @@
 //! Messages for this room's unit tests.
 
 use crate::clock::Timestamp;
-use crate::mail::{Class, ClientName, Delivery, DeliveryId, Kind, Message, QueueId, Recipient, RouteName};
+use crate::mail::{Class, ClientName, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName};
 use crate::smtp::ReversePath;
 
 /// A message with one delivery for each of `recipients`, which says how many are in it.
@@ -12,6 +12,7 @@ pub(super) fn message(number: i64, recipients: &[u16]) -> (Message, Vec<Delivery
         accepted_at: Timestamp::from_millis(1_795_285_881_042),
         kind: Kind::Mail,
         client: ClientName::new("devices"),
+        priority: Priority::High,
         peer: Some([192, 0, 2, 7].into()),
         reverse_path: ReversePath::Mailbox("scan@contoso.com".parse().expect("a mailbox")),
         author: None,

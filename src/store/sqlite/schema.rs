@@ -1,8 +1,12 @@
-//! The database's tables, how a connection is set up, and which version of the tables this program reads.
+//! How the database is opened, a connection set up, and the tables brought to the version that this program reads.
 //!
-//! The tables are meant to be read with `sqlite3 -readonly queue.db` too: `SELECT * FROM queue` shows what waits. Times are milliseconds since
-//! the Unix epoch, UTC. The schema's version is `PRAGMA user_version`; a newer one than [`VERSION`] is refused, an older one is brought up.
+//! The tables (`versions`) are meant to be read with `sqlite3 -readonly queue.db` too: `SELECT * FROM queue` shows what waits. Their version is
+//! `PRAGMA user_version`. A newer one than [`VERSION`] is refused. An older one is brought up in one transaction, after a copy of the database
+//! was left beside it (`queue.db.v1`), which is there for good: who goes back to the older program goes back to that, and sends again what
+//! has been sent since. Contents that have files of their own are not in the copy.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,98 +14,25 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::OpenError;
+use super::place::{create_file, sync_directory};
+use super::versions::{self, VERSION};
 
-/// The version of the tables below.
-const VERSION: i64 = 1;
 /// How long a statement waits for another process, such as an operator's shell, to let go of the database.
 const BUSY: Duration = Duration::from_secs(5);
 /// More statements than there are in this store.
 const STATEMENTS: usize = 64;
-
-/// The tables of version 1.
-fn tables() -> String {
-    format!(
-        "
--- What was accepted. It never changes; it goes when its last delivery is settled.
-CREATE TABLE message (
-    id           INTEGER PRIMARY KEY,
-    queue_id     TEXT NOT NULL AS ({queue_id}) VIRTUAL,
-    accepted_at  INTEGER NOT NULL,
-    kind         TEXT NOT NULL CHECK (kind IN ('mail', 'notice')),
-    client       TEXT NOT NULL,
-    peer         TEXT,
-    reverse_path TEXT NOT NULL,  -- empty for <>
-    author       TEXT,
-    subject      TEXT NOT NULL,
-    message_id   TEXT NOT NULL,
-    size         INTEGER NOT NULL,
-    eight_bit    INTEGER NOT NULL,
-    smtputf8     INTEGER NOT NULL,
-    stored_in    TEXT NOT NULL CHECK (stored_in IN ('row', 'file'))  -- file: content/<characters 7 and 8>/<queue id>.eml
-) STRICT;
-
--- The octets of messages stored in a row, apart from the messages so that these are read fast.
-CREATE TABLE content (
-    message INTEGER PRIMARY KEY REFERENCES message,
-    octets  BLOB NOT NULL
-) STRICT;
-
--- The recipients of a message that travel together.
-CREATE TABLE delivery (
-    message  INTEGER NOT NULL REFERENCES message,
-    part     INTEGER NOT NULL,
-    route    TEXT NOT NULL,
-    class    TEXT NOT NULL CHECK (class IN ('internal', 'external')),
-    attempts INTEGER NOT NULL,
-    due      INTEGER NOT NULL,
-    account  TEXT,     -- while an attempt is under way: on which account
-    started  INTEGER,  -- and since when; found set after a crash, the attempt's end is not known
-    PRIMARY KEY (message, part)
-) STRICT, WITHOUT ROWID;
-
--- Those that are not settled yet.
-CREATE TABLE recipient (
-    message INTEGER NOT NULL,
-    part    INTEGER NOT NULL,
-    ordinal INTEGER NOT NULL,
-    address TEXT NOT NULL,
-    PRIMARY KEY (message, part, ordinal),
-    FOREIGN KEY (message, part) REFERENCES delivery
-) STRICT, WITHOUT ROWID;
-
--- The highest id ever given out, so that none is given twice although messages go.
-CREATE TABLE newest (
-    message INTEGER NOT NULL
-) STRICT;
-INSERT INTO newest VALUES (-1);
-
--- For people.
-CREATE VIEW queue AS
-SELECT queue_id || '.' || part AS delivery,
-       strftime('%Y-%m-%dT%H:%M:%SZ', accepted_at / 1000, 'unixepoch') AS accepted,
-       strftime('%Y-%m-%dT%H:%M:%SZ', due / 1000, 'unixepoch') AS next_attempt,
-       client, route, class, attempts, account AS attempt_on,
-       (SELECT count(*) FROM recipient r WHERE (r.message, r.part) = (d.message, d.part)) AS recipients,
-       size, reverse_path, subject
-  FROM delivery d JOIN message m ON m.id = d.message
- ORDER BY d.message, d.part;
-",
-        queue_id = queue_id_expression()
-    )
-}
-
-/// The text of a queue id from its number (see [`crate::mail::QueueId`]); computed when it is read, so it takes no room.
-fn queue_id_expression() -> String {
-    let digit = |i: u32| format!("substr('0123456789ABCDEFGHJKMNPQRSTVWXYZ', ((id >> {}) & 31) + 1, 1)", 5 * (12 - i));
-    (0..13).map(digit).collect::<Vec<_>>().join(" || ")
-}
 
 /// Opens the database for writing, and creates or brings up its tables.
 ///
 /// # Errors
 /// If it cannot be opened, is damaged, or was written by a newer version.
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    // Before anything is written: even to set the connection up may do that.
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if !(0..=VERSION).contains(&found) {
+        return Err(OpenError::Version { path: path.to_owned(), found, known: VERSION });
+    }
     // The first must come before the database has anything in it; on one that has, it changes nothing.
     connection.execute_batch(
         "PRAGMA auto_vacuum = INCREMENTAL;
@@ -111,13 +42,33 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
          PRAGMA journal_size_limit = 67108864;
          PRAGMA wal_autocheckpoint = 0;",
     )?;
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match found {
-        VERSION => {}
-        0 => connection.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT;", tables()))?,
-        _ => return Err(OpenError::Version { path: path.to_owned(), found, known: VERSION }),
+    if (1..VERSION).contains(&found) {
+        let copy = path.with_extension(format!("db.v{found}"));
+        keep_copy(&connection, &copy).map_err(|source| OpenError::Copy { path: copy, source })?;
+    }
+    if found < VERSION {
+        versions::bring_up(&mut connection, found)?;
     }
     Ok(connection)
+}
+
+/// Writes all that is in the database to a file of its own, durably, in place of the one that an earlier try may have left.
+fn keep_copy(connection: &Connection, copy: &Path) -> io::Result<()> {
+    let part = copy.with_added_extension("part");
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // SQLite fills a file that is there and empty, and leaves it for the owner alone.
+    let file = create_file(&part)?;
+    let written = connection.execute("VACUUM INTO ?1", [part.to_string_lossy()]).map_err(io::Error::other);
+    if let Err(error) = written.and_then(|_| file.sync_all()) {
+        // The next try would remove it as well.
+        let _ = fs::remove_file(&part);
+        return Err(error);
+    }
+    fs::rename(&part, copy)?;
+    sync_directory(copy.parent().unwrap_or(Path::new(".")))
 }
 
 /// Opens the database for reading only.
@@ -166,11 +117,15 @@ mod tests {
         let connection = open(&temp.path().join("queue.db")).expect("opened");
         let (message, deliveries) = samples::message(7, &[2, 1]);
         statements::accept(&connection, &message, &deliveries, Stored::Row(b"text")).expect("inserted");
-        let mut select = connection.prepare("SELECT delivery, accepted, recipients FROM queue").expect("the view");
-        let shown = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("run");
-        let shown: Vec<(String, String, i64)> = shown.collect::<Result<_, _>>().expect("read");
-        let accepted = "2026-11-21T18:31:21Z".to_owned();
-        assert_eq!(shown, [("0000000000007.1".into(), accepted.clone(), 2), ("0000000000007.2".into(), accepted, 1)]);
+        statements::hold(&connection, &[deliveries[1].id], true).expect("held");
+        let mut select =
+            connection.prepare("SELECT delivery, accepted, recipients, priority, held, last_reply FROM queue").expect("the view");
+        let shown = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?)));
+        let shown: Vec<(String, String, i64, String, bool, String)> = shown.expect("run").collect::<Result<_, _>>().expect("read");
+        let line = |delivery: &str, recipients, held| {
+            (delivery.into(), "2026-11-21T18:31:21Z".into(), recipients, "high".into(), held, String::new())
+        };
+        assert_eq!(shown, [line("0000000000007.1", 2, false), line("0000000000007.2", 1, true)]);
     }
 
     #[test]
@@ -193,7 +148,7 @@ mod tests {
         let connection = open(&temp.path().join("queue.db")).expect("opened");
         for number in [0, 31, 32, 911_000_123_456_789, i64::MAX] {
             connection
-                .execute("INSERT INTO message VALUES (?1, 0, 'mail', 'c', NULL, '', NULL, '', '', 0, 0, 0, 'row')", [number])
+                .execute("INSERT INTO message VALUES (?1, 0, 'mail', 'c', NULL, '', NULL, '', '', 0, 0, 0, 'row', 'bulk')", [number])
                 .expect("inserted");
             let text: String =
                 connection.query_row("SELECT queue_id FROM message WHERE id = ?1", [number], |row| row.get(0)).expect("computed");
@@ -205,8 +160,50 @@ mod tests {
     fn refuses_the_tables_of_a_newer_version() {
         let temp = tempfile::tempdir().expect("temporary directory");
         let path = temp.path().join("queue.db");
-        open(&path).expect("created").execute_batch("PRAGMA user_version = 9").expect("set");
-        let refusal = open(&path).expect_err("newer").to_string();
-        assert!(refusal.contains("version 9") && refusal.contains("version 1"), "{refusal}");
+        for foreign in [VERSION + 1, 9, -1] {
+            let connection = open(&path).expect("created");
+            connection.pragma_update(None, "user_version", foreign).expect("set");
+            let refusal = open(&path).expect_err("newer").to_string();
+            assert!(refusal.contains(&format!("version {foreign}, ")) && refusal.contains(&format!("version {VERSION};")), "{refusal}");
+            connection.pragma_update(None, "user_version", VERSION).expect("set back");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_that_fails_changes_nothing_and_can_be_tried_again() {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let path = temp.path().join("queue.db");
+        fs::write(&path, include_bytes!("../../../tests/store/v1.db")).expect("written");
+        let tables = |path: &Path| -> Vec<String> {
+            let connection = Connection::open(path).expect("opened");
+            let mut select = connection.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name").expect("tables");
+            select.query_map([], |row| row.get(0)).expect("run").collect::<Result<_, _>>().expect("read")
+        };
+        let count = |path: &Path| -> i64 {
+            Connection::open(path).and_then(|it| it.query_row("SELECT count(*) FROM recipient", [], |row| row.get(0))).expect("a count")
+        };
+        // Without a copy nothing is begun.
+        let (copy, before) = (path.with_extension("db.v1"), tables(&path));
+        fs::create_dir(&copy).expect("in the way");
+        assert!(matches!(open(&path), Err(OpenError::Copy { .. })));
+        assert_eq!(tables(&path), before);
+        fs::remove_dir(&copy).expect("removed");
+
+        // Something is in the way of the last table.
+        Connection::open(&path).expect("opened").execute_batch("CREATE TABLE anchor (x)").expect("created");
+        let before = tables(&path);
+        assert!(matches!(open(&path), Err(OpenError::Database(_))));
+        assert_eq!(tables(&path), before);
+
+        Connection::open(&path).expect("opened").execute_batch("DROP TABLE anchor").expect("dropped");
+        let connection = open(&path).expect("brought up");
+        assert_eq!(connection.query_row("PRAGMA user_version", [], |row| row.get(0)), Ok(VERSION));
+        assert_eq!(Connection::open(&copy).and_then(|it| it.query_row("PRAGMA user_version", [], |row| row.get(0))), Ok(1));
+        assert!(!tables(&copy).iter().any(|table| table.contains("anchor")), "the copy is of the second try");
+        assert_eq!((count(&copy), count(&path)), (10, 10));
+
+        let new = temp.path().join("new.db");
+        open(&new).expect("created");
+        assert_eq!(tables(&path), tables(&new), "brought up or new, the tables are the same");
     }
 }

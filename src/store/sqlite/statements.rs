@@ -1,10 +1,12 @@
 //! What an operation writes, statement by statement. All run inside a transaction of the writer's.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId};
-use crate::store::Settlement;
+use crate::store::{Anchor, BudgetRow, Settlement, Suspended};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +38,7 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
     connection
         .prepare_cached(
             "INSERT INTO message (id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8,
-             stored_in) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             stored_in, priority) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             id,
@@ -52,6 +54,7 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
             message.eight_bit,
             message.smtputf8,
             stored_in,
+            message.priority.as_str(),
         ])?;
     if let Some(octets) = octets {
         connection.prepare_cached("INSERT INTO content (message, octets) VALUES (?1, ?2)")?.execute(params![id, octets])?;
@@ -70,21 +73,25 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
     Ok(())
 }
 
-/// Marks a delivery as being attempted. False if there is none of that name.
-pub(super) fn start(connection: &Connection, id: DeliveryId, account: &AccountName, now: Timestamp) -> Result<bool> {
+/// Marks a delivery as being attempted, to so many of its recipients. False if there is none of that name.
+pub(super) fn start(connection: &Connection, id: DeliveryId, account: &AccountName, recipients: u16, now: Timestamp) -> Result<bool> {
     connection
-        .prepare_cached("UPDATE delivery SET account = ?3, started = ?4 WHERE message = ?1 AND part = ?2")?
-        .execute(params![id.message.number(), id.part, account.as_str(), now.as_millis()])
+        .prepare_cached("UPDATE delivery SET account = ?3, trying = ?4, started = ?5 WHERE message = ?1 AND part = ?2")?
+        .execute(params![id.message.number(), id.part, account.as_str(), recipients, now.as_millis()])
         .map(|rows| rows == 1)
 }
 
-/// Writes the end of an attempt, and its notice. Does nothing if the delivery is not there: it was settled before.
+/// Writes the end of an attempt, and its notice. Does nothing if the delivery is not there: it was settled
+/// before, or removed.
 pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Left> {
-    let DeliveryId { message, part } = settlement.delivery;
+    let Settlement { delivery: DeliveryId { message, part }, due, attempts, last_reply, .. } = settlement;
     let id = message.number();
     let updated = connection
-        .prepare_cached("UPDATE delivery SET account = NULL, started = NULL, due = ?3, attempts = ?4 WHERE message = ?1 AND part = ?2")?
-        .execute(params![id, part, settlement.due.as_millis(), settlement.attempts])?;
+        .prepare_cached(
+            "UPDATE delivery SET account = NULL, trying = NULL, started = NULL, due = ?3, attempts = ?4, last_reply = ?5
+              WHERE message = ?1 AND part = ?2",
+        )?
+        .execute(params![id, part, due.as_millis(), attempts, last_reply])?;
     if updated == 0 {
         return Ok(Left::Message);
     }
@@ -98,13 +105,73 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
     if connection.prepare_cached("SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2")?.exists(params![id, part])? {
         return Ok(Left::Message);
     }
-    connection.prepare_cached("DELETE FROM delivery WHERE message = ?1 AND part = ?2")?.execute(params![id, part])?;
-    if connection.prepare_cached("SELECT 1 FROM delivery WHERE message = ?1")?.exists([id])? {
+    remove(connection, settlement.delivery)
+}
+
+/// Removes a delivery with its recipients, and with its message if it was the last. Does nothing if it is not there.
+pub(super) fn remove(connection: &Connection, DeliveryId { message, part }: DeliveryId) -> Result<Left> {
+    let id = message.number();
+    connection.prepare_cached("DELETE FROM recipient WHERE message = ?1 AND part = ?2")?.execute(params![id, part])?;
+    let removed = connection.prepare_cached("DELETE FROM delivery WHERE message = ?1 AND part = ?2")?.execute(params![id, part])?;
+    if removed == 0 || connection.prepare_cached("SELECT 1 FROM delivery WHERE message = ?1")?.exists([id])? {
         return Ok(Left::Message);
     }
     let in_row = connection.prepare_cached("DELETE FROM content WHERE message = ?1")?.execute([id])? > 0;
     connection.prepare_cached("DELETE FROM message WHERE id = ?1")?.execute([id])?;
     Ok(if in_row { Left::Nothing } else { Left::File })
+}
+
+/// Marks deliveries as held, or as not held. Those that are not there are left out.
+pub(super) fn hold(connection: &Connection, deliveries: &[DeliveryId], held: bool) -> Result<()> {
+    let mut update = connection.prepare_cached("UPDATE delivery SET held = ?3 WHERE message = ?1 AND part = ?2")?;
+    deliveries.iter().try_for_each(|id| update.execute(params![id.message.number(), id.part, held]).map(drop))
+}
+
+/// Writes what is used of budgets; of several rows for the same line only the last.
+pub(super) fn keep_budget<'a>(connection: &Connection, rows: impl Iterator<Item = &'a BudgetRow>) -> Result<()> {
+    let of = |row: &'a BudgetRow| (row.account.as_ref().map_or("", AccountName::as_str), row.limit.as_str(), row.index);
+    // In the order of the table, which is the cheapest to write.
+    let lines: BTreeMap<_, _> = rows.map(|row| (of(row), row)).collect();
+    for ((account, limit, index), BudgetRow { at, amount, .. }) in lines {
+        if *amount == 0 {
+            let delete = "DELETE FROM budget WHERE account = ?1 AND limit_name = ?2 AND idx = ?3";
+            connection.prepare_cached(delete)?.execute(params![account, limit, index])?;
+            continue;
+        }
+        connection
+            .prepare_cached(
+                "INSERT INTO budget (account, limit_name, idx, at, amount) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET at = excluded.at, amount = excluded.amount",
+            )?
+            .execute(params![account, limit, index, at.map(Timestamp::as_millis), amount])?;
+    }
+    Ok(())
+}
+
+/// Forgets what is used of all budgets.
+pub(super) fn forget_budget(connection: &Connection) -> Result<()> {
+    connection.prepare_cached("DELETE FROM budget")?.execute([]).map(drop)
+}
+
+/// Remembers where the clocks stand.
+pub(super) fn keep_anchor(connection: &Connection, Anchor { boot_id, boot, at }: &Anchor) -> Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO anchor (one, boot_id, boot, at) VALUES (1, ?1, ?2, ?3)")?
+        .execute(params![boot_id, boot, at.as_millis()])
+        .map(drop)
+}
+
+/// Remembers that an account is suspended, in place of what was said about it before.
+pub(super) fn suspend(connection: &Connection, Suspended { account, until, reason }: &Suspended) -> Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO suspension (account, until, reason) VALUES (?1, ?2, ?3)")?
+        .execute(params![account.as_str(), until.map(Timestamp::as_millis), reason])
+        .map(drop)
+}
+
+/// Forgets that an account is suspended.
+pub(super) fn resume(connection: &Connection, account: &AccountName) -> Result<()> {
+    connection.prepare_cached("DELETE FROM suspension WHERE account = ?1")?.execute([account.as_str()]).map(drop)
 }
 
 /// Remembers the highest id given out.

@@ -2,8 +2,8 @@
 //!
 //! Operations come over a channel. The writer takes all that wait (up to [`GROUP_MAX`] or [`GROUP_OCTETS_MAX`]), runs them in one transaction,
 //! and answers each after the commit: one sync for all, and no delay added where there is only one. If anything in a group fails, the group is
-//! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. To record
-//! a delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place,
+//! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. What they used
+//! of the budgets is written last in each transaction, once for each line of a ledger. To record a delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place,
 //! and deletions need no more room however long the disk stays full.
 //!
 //! Invariants: an operation is answered `Ok` only after a commit that was synced; after a fatal fault nothing is written any more. The
@@ -24,7 +24,7 @@ use super::statements::{self, Left, Stored};
 use super::{Shared, fault};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId};
-use crate::store::{Settlement, StoreError};
+use crate::store::{Anchor, BudgetRow, Settlement, StoreError, Suspended};
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
@@ -40,8 +40,13 @@ const FREE_PAGES: i64 = 16_384;
 #[derive(Debug)]
 pub(super) enum Operation {
     Accept { message: Message, deliveries: Vec<Delivery>, body: Body },
-    Start { delivery: DeliveryId, account: AccountName, now: Timestamp },
+    Start { delivery: DeliveryId, account: AccountName, recipients: u16, now: Timestamp },
     Settle(Settlement),
+    Hold { deliveries: Vec<DeliveryId>, held: bool },
+    Remove(DeliveryId),
+    KeepLedger { budget: Vec<BudgetRow>, all: bool, anchor: Anchor },
+    Suspend(Suspended),
+    Resume(AccountName),
 }
 
 /// An operation and who waits for it.
@@ -88,6 +93,16 @@ enum Applied {
     },
 }
 
+impl Applied {
+    fn left(message: QueueId, left: Left) -> Self {
+        match left {
+            Left::Message => Self::Recorded,
+            Left::File => Self::Removed { message, in_file: true },
+            Left::Nothing => Self::Removed { message, in_file: false },
+        }
+    }
+}
+
 impl Writer {
     pub(super) fn new(connection: Connection, shared: Arc<Shared>, ballast: Ballast) -> Self {
         Self { connection, shared, ballast }
@@ -130,8 +145,8 @@ impl Writer {
     fn record_alone(&mut self, request: Request) {
         let once = |writer: &Self| writer.begin().and_then(|()| writer.run_and_commit(std::slice::from_ref(&request)));
         let mut outcome = once(self);
-        let of_delivery = !matches!(request.operation, Operation::Accept { .. });
-        if of_delivery && matches!(outcome, Err(StoreError::Full(_))) {
+        let new_mail = matches!(request.operation, Operation::Accept { .. });
+        if !new_mail && matches!(outcome, Err(StoreError::Full(_))) {
             self.ballast.release();
             self.keep_log_short(0);
             outcome = once(self);
@@ -163,6 +178,11 @@ impl Writer {
 
     fn run_all(&self, group: &[Request]) -> rusqlite::Result<Vec<Applied>> {
         let applied = group.iter().map(|request| request.operation.apply(&self.connection)).collect::<rusqlite::Result<_>>()?;
+        let anew = group.iter().rposition(|request| matches!(request.operation, Operation::KeepLedger { all: true, .. }));
+        if anew.is_some() {
+            statements::forget_budget(&self.connection)?;
+        }
+        statements::keep_budget(&self.connection, group[anew.unwrap_or(0)..].iter().flat_map(|request| request.operation.budget()))?;
         if let Some(newest) = group.iter().filter_map(|request| request.operation.new_message()).max() {
             statements::raise_newest(&self.connection, newest)?;
         }
@@ -188,10 +208,11 @@ impl Writer {
                 };
                 self.shared.recent.keep(message, deliveries, content);
             }
-            Operation::Start { delivery, .. } | Operation::Settle(Settlement { delivery, .. }) => {
+            Operation::Start { delivery, .. } | Operation::Settle(Settlement { delivery, .. }) | Operation::Remove(delivery) => {
                 // It is no longer as it was accepted.
                 drop(self.shared.recent.take(delivery));
             }
+            Operation::Hold { .. } | Operation::KeepLedger { .. } | Operation::Suspend(_) | Operation::Resume(_) => {}
         }
         // Whoever waited may have gone.
         let _ = request.answer.send(Ok(done));
@@ -246,21 +267,32 @@ impl Operation {
                 };
                 statements::accept(connection, message, deliveries, content).map(|()| Applied::Recorded)
             }
-            Self::Start { delivery, account, now } => statements::start(connection, *delivery, account, *now)
+            Self::Start { delivery, account, recipients, now } => statements::start(connection, *delivery, account, *recipients, *now)
                 .map(|there| if there { Applied::Recorded } else { Applied::NoSuchDelivery }),
-            Self::Settle(settlement) => statements::settle(connection, settlement).map(|left| match left {
-                Left::Message => Applied::Recorded,
-                Left::File => Applied::Removed { message: settlement.delivery.message, in_file: true },
-                Left::Nothing => Applied::Removed { message: settlement.delivery.message, in_file: false },
-            }),
+            Self::Settle(settlement) => {
+                statements::settle(connection, settlement).map(|left| Applied::left(settlement.delivery.message, left))
+            }
+            Self::Remove(delivery) => statements::remove(connection, *delivery).map(|left| Applied::left(delivery.message, left)),
+            Self::Hold { deliveries, held } => statements::hold(connection, deliveries, *held).map(|()| Applied::Recorded),
+            Self::KeepLedger { anchor, .. } => statements::keep_anchor(connection, anchor).map(|()| Applied::Recorded),
+            Self::Suspend(suspended) => statements::suspend(connection, suspended).map(|()| Applied::Recorded),
+            Self::Resume(account) => statements::resume(connection, account).map(|()| Applied::Recorded),
+        }
+    }
+
+    /// What is used of the budgets, for the transaction to write at its end.
+    fn budget(&self) -> &[BudgetRow] {
+        match self {
+            Self::KeepLedger { budget, .. } => budget,
+            _ => &[],
         }
     }
 
     fn new_message(&self) -> Option<QueueId> {
         match self {
             Self::Accept { message, .. } => Some(message.id),
-            Self::Start { .. } => None,
             Self::Settle(settlement) => settlement.notice.as_ref().map(|notice| notice.message.id),
+            _ => None,
         }
     }
 

@@ -57,6 +57,18 @@ impl Bench {
         found
     }
 
+    /// Index and amount of all lines of the ledgers.
+    fn used(&self) -> Vec<(u32, u32)> {
+        read::ledger(&self.connection).expect("readable").budget.into_iter().map(|row| (row.index, row.amount)).collect()
+    }
+
+    /// How many rows are changed by what is done.
+    fn changes(&mut self, done: impl FnOnce(&mut Self)) -> u64 {
+        let before = self.connection.total_changes();
+        done(self);
+        self.connection.total_changes() - before
+    }
+
     fn count(&self, table: &str) -> i64 {
         self.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
     }
@@ -70,7 +82,16 @@ fn accept(number: i64, octets: usize) -> Operation {
 fn settle(number: i64) -> Operation {
     let (_, deliveries) = samples::message(number, &[1]);
     let delivery = deliveries[0].id;
-    Operation::Settle(Settlement { delivery, settled: vec![0], due: Timestamp::default(), attempts: 1, notice: None })
+    let due = Timestamp::default();
+    Operation::Settle(Settlement { delivery, settled: vec![0], due, last_reply: String::new(), attempts: 1, notice: None })
+}
+
+/// What is used, by one attempt and by all.
+fn using(number: i64, amount: u32) -> Operation {
+    let at = Some(Timestamp::default());
+    let row = |index, amount| BudgetRow { account: None, limit: "day".into(), index, at, amount };
+    let anchor = Anchor { boot_id: "boot".into(), boot: 1, at: Timestamp::default() };
+    Operation::KeepLedger { budget: vec![row(0, amount), row(number as u32, amount)], all: false, anchor }
 }
 
 #[test]
@@ -91,6 +112,14 @@ fn only_the_guilty_fails() {
     assert_eq!(failed, [false, false, true, false]);
     assert!(matches!(answers[2], Err(StoreError::Unavailable(_))), "{:?}", answers[2]);
     assert_eq!(bench.count("message"), 3);
+}
+
+#[test]
+fn a_line_of_a_ledger_is_written_once_for_all_who_wait_together() {
+    let mut bench = Bench::new();
+    let changed = bench.changes(|bench| drop(bench.run((1..=50).map(|number| using(number, 1_000 - number as u32)).collect())));
+    assert_eq!(changed, 50 + 1 + 50, "a line each, one for all, and the anchor");
+    assert_eq!(bench.used()[0], (0, 950), "what the last one said, although it is not the most");
 }
 
 #[test]

@@ -1,0 +1,129 @@
+//! The HTTP interface of the running relay: what waits, why and until when, and what an operator can do about it.
+//!
+//! Version 1 of it is [`router`], JSON over HTTP/1.1. It knows nothing of the transport beneath, which hands over who asks as an [`Operator`]
+//! in each request's extensions, and nothing of the relay above, which implements [`Relay`]. What goes over the wire are the types of
+//! `values`; `words` says in one place what each reason means and what to do about it.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`]: counts, what waits by priority and class with a forecast, the tenant's budgets |
+//! | `GET /v1/queue?after=&limit=&client=&class=&priority=&reason=` | [`Page`] |
+//! | `GET /v1/queue/{id}` | [`Detail`] of a message, or of one delivery (`id.part`) |
+//! | `POST /v1/queue/{id}/hold`, `release`, `retry`, `remove`; `DELETE /v1/queue/{id}` | [`Changed`] |
+//! | `POST /v1/queue/count` with a [`Selection`] | [`Totals`] |
+//! | `POST /v1/queue/hold`, `release`, `retry`, `remove` with a [`Selection`] | [`Changed`] |
+//! | `GET /v1/accounts` | [`Accounts`] |
+//! | `POST /v1/accounts/{name}/suspend` with a [`Suspend`], `resume` | [`AccountEntry`] |
+//!
+//! What goes wrong is `{"error": "a sentence"}` with status 400 (the request), 404 (nothing of that name), 409 (not in this state) or 503
+//! (the relay cannot now). Times are RFC 3339 in UTC, spans are seconds.
+//!
+//! *Limits.* One request looks at [`SCAN`] deliveries at most and lists [`LIMIT_MAX`]; if more follow, `next` says where to go on, by giving it
+//! as `after`. A request's body has 64 KiB at most.
+
+mod describe;
+mod filter;
+mod routes;
+mod values;
+mod words;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use describe::{account, detail, entry, status};
+pub use filter::{Filter, NotAnAction, Range, Target};
+pub use routes::router;
+pub use values::{
+    AccountEntry, Accounts, BudgetEntry, Changed, ClassEntry, ClassWait, Connections, Counted, DeliveryEntry, Detail, Entry, ErrorText,
+    Letter, ListQuery, Page, Selection, Status, Suspend, Time, Totals, WaitsFor, Why,
+};
+pub use words::waits_for;
+
+use crate::mail::AccountName;
+
+/// Deliveries that one request looks at, at most.
+pub const SCAN: usize = 10_000;
+/// Deliveries in one page, where nothing else is asked for.
+pub const LIMIT: usize = 100;
+/// Deliveries in one page, at most.
+pub const LIMIT_MAX: usize = 1_000;
+/// The longest suspension with an end.
+pub const SUSPENSION_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// Characters of what an operator says about a suspension, at most.
+pub const REASON_MAX: usize = 500;
+
+/// What the interface asks of the relay. Changes are carried to their end once begun, whoever gave up waiting, one after another.
+pub trait Relay: Clone + Send + Sync + 'static {
+    /// At most `limit` deliveries of a range that the filter lets through, oldest first.
+    fn list(&self, range: Range, filter: Filter, limit: usize) -> impl Future<Output = Result<Page, Refusal>> + Send;
+
+    /// Everything about a message or a delivery.
+    fn show(&self, target: Target) -> impl Future<Output = Result<Detail, Refusal>> + Send;
+
+    /// How much of a range the filter lets through.
+    fn count(&self, range: Range, filter: Filter) -> impl Future<Output = Result<Totals, Refusal>> + Send;
+
+    /// Does something to one message or delivery: to all of it, or to nothing.
+    fn change(&self, action: Action, target: Target, by: Operator) -> impl Future<Output = Result<Changed, Refusal>> + Send;
+
+    /// Does something to all of a range that the filter lets through, as far as it can be done.
+    fn change_all(
+        &self,
+        action: Action,
+        range: Range,
+        filter: Filter,
+        by: Operator,
+    ) -> impl Future<Output = Result<Changed, Refusal>> + Send;
+
+    /// The state in one look.
+    fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
+
+    /// Every account.
+    fn accounts(&self) -> impl Future<Output = Result<Accounts, Refusal>> + Send;
+
+    /// Uses an account no more, for so long or until it is resumed. Attempts under way end.
+    fn suspend(
+        &self,
+        account: AccountName,
+        length: Option<Duration>,
+        reason: String,
+        by: Operator,
+    ) -> impl Future<Output = Result<AccountEntry, Refusal>> + Send;
+
+    /// Uses an account again, also one that rests because of trouble of its own.
+    fn resume(&self, account: AccountName, by: Operator) -> impl Future<Output = Result<AccountEntry, Refusal>> + Send;
+}
+
+/// What can be done to deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// No further attempt until it is released; one under way ends.
+    Hold,
+    /// The end of a hold.
+    Release,
+    /// What is deferred is due now.
+    Retry,
+    /// Nobody gets it any more. Not while an attempt is under way.
+    Remove,
+}
+
+/// Who asks, as far as the transport knows, for the log: `uid 1000`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator(pub String);
+
+/// Why something was not done; the text is for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nothing has that name.
+    #[error("{0}")]
+    NotFound(String),
+    /// It cannot be done in the state in which things are.
+    #[error("{0}")]
+    Conflict(String),
+    /// The relay cannot now: its store does not serve, or it is stopping.
+    #[error("{0}")]
+    Unavailable(String),
+}

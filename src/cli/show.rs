@@ -1,0 +1,105 @@
+//! How the operator's commands show things: tables that fit the terminal, times from the relay's point of view, and texts without tricks.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::admin::Time;
+use crate::clock::Timestamp;
+use crate::units::format_duration;
+
+/// Columns of a table where the terminal has more, or there is none.
+const WIDTH: u16 = 150;
+
+/// Prints a line. A reader that has gone away, such as `head`, changes nothing about what was done.
+pub(super) fn line(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Prints a value as JSON.
+pub(super) fn json(value: &impl Serialize) {
+    line(serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// A table whose first column, the name that other commands want, is never cut.
+pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none_or(|width| width > WIDTH) {
+        table.set_width(WIDTH);
+    }
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row.map(|cell| printable(&cell)));
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    table.to_string()
+}
+
+/// A text that came in with mail, without what would steer the terminal.
+pub(super) fn printable(text: &str) -> String {
+    // The marks that reverse the direction of writing can make a text look like another one (Unicode TR 36 §3.1).
+    let steers =
+        |c: char| c.is_control() && c != '\n' || matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if steers(c) { '\u{FFFD}' } else { c }).collect()
+}
+
+/// `1 recipient`, `7 recipients`.
+pub(super) fn many(count: u64, one: &str, more: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
+}
+
+/// A time to come: `18:31:21Z, in 5m`, with its date if it is another day.
+pub(super) fn moment(time: Time, now: Time) -> String {
+    let (Time(time), Time(now)) = (time, now);
+    let ahead = time.since(now);
+    if ahead.is_zero() { "now".to_owned() } else { format!("{}, in {}", clock(time, now), span(ahead)) }
+}
+
+/// A time that has passed: `2026-11-21T18:31:21Z, 5m ago`.
+pub(super) fn past(time: Time, now: Time) -> String {
+    let (Time(time), Time(now)) = (time, now);
+    format!("{}, {} ago", clock(time, now), span(now.since(time)))
+}
+
+/// A span of time in its two largest units, seconds the smallest unless that is all there is.
+pub(super) fn span(span: Duration) -> String {
+    if span.as_secs() > 0 { format_duration(Duration::from_secs(span.as_secs())) } else { format_duration(span) }
+}
+
+/// The time of day, with its date unless that is today's; to the second.
+fn clock(time: Timestamp, now: Timestamp) -> String {
+    let (text, today) = (time.to_string(), now.to_string());
+    let text = text.split('.').next().unwrap_or_default();
+    match text.split_once('T') {
+        Some((date, time)) if today.starts_with(date) => format!("{time}Z"),
+        _ => format!("{text}Z"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_people_do() {
+        let now = Timestamp::from_millis(1_795_285_881_042);
+        for (ahead, text) in
+            [(0, "now"), (300, "18:31:21Z, in 300ms"), (90_500, "18:32:51Z, in 1m 30s"), (86_400_000, "2026-11-22T18:31:21Z, in 1d")]
+        {
+            assert_eq!(moment(Time(now + Duration::from_millis(ahead)), Time(now)), text);
+        }
+        assert_eq!(past(Time(now - Duration::from_secs(61)), Time(now)), "18:30:20Z, 1m 1s ago");
+    }
+
+    #[test]
+    fn what_came_with_mail_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\rc\u{202E}d\ne"), "a\u{FFFD}[2Jb\u{FFFD}c\u{FFFD}d\ne");
+        assert!(!table(["id"], [["\x1b]0;x\x07".to_owned()]]).contains('\x1b'));
+    }
+}

@@ -1,0 +1,169 @@
+//! What every spool must do beside the journey of a message: keep what is used, do what an operator says, and show the queue.
+
+use std::time::Duration;
+
+use hve_relay::mail::{AccountName, DeliveryId};
+use hve_relay::store::{Anchor, BudgetRow, Ledger, Listed, Settlement, Spool, Suspended};
+
+use super::{Bed, deferred, first, notice, queued};
+use crate::samples::{accept, id, is_intact, now, settled};
+
+pub async fn what_is_used_of_budgets_is_kept_line_by_line(bed: impl Bed) {
+    let spool = bed.open();
+    let steps = [
+        // Of the tenant, of two accounts, of two limits, of two lines: all are apart.
+        (
+            vec![
+                used("", "day", 0, 10),
+                used("a", "day", 0, 11),
+                used("b", "day", 0, 12),
+                used("b", "rate", 0, 13),
+                used("b", "day", 1, 14),
+            ],
+            5,
+        ),
+        (vec![used("a", "day", 0, 20), used("b", "day", 0, 0)], 4),
+        (vec![used("a", "day", 0, 30), used("a", "day", 0, 31), used("b", "day", 7, 0), used("b", "rate", 0, 0)], 3),
+        (vec![], 3),
+    ];
+    let anchor = Anchor { boot_id: "boot".into(), boot: 1, at: now() };
+    for (budget, lines) in steps {
+        spool.keep_ledger(budget, false, anchor.clone()).await.expect("kept");
+        assert_eq!(spool.ledger().await.expect("served").budget.len(), lines);
+    }
+    drop(spool);
+    let spool = bed.open();
+    let expected = vec![used("", "day", 0, 10), used("a", "day", 0, 31), used("b", "day", 1, 14)];
+    assert_eq!(spool.ledger().await.expect("served").budget, expected);
+    let in_flight = vec![BudgetRow { at: None, ..used("c", "day", 2, 7) }];
+    spool.keep_ledger(in_flight.clone(), true, anchor).await.expect("kept");
+    assert_eq!(spool.ledger().await.expect("served").budget, in_flight, "these are all there are");
+}
+
+pub async fn where_the_clocks_stand_is_kept(bed: impl Bed) {
+    let spool = bed.open();
+    assert_eq!(spool.ledger().await, Ok(Ledger::default()));
+    let anchor = |boot_id: &str, boot| Anchor { boot_id: boot_id.into(), boot, at: now() + Duration::from_millis(boot as u64) };
+    spool.keep_ledger(vec![used("", "day", 3, 5), used("a", "day", 3, 5)], false, anchor("first", 1_000)).await.expect("kept");
+    spool.keep_ledger(vec![used("", "day", 3, 0)], false, anchor("second", 20)).await.expect("kept");
+    drop(spool);
+    let ledger = bed.open().ledger().await.expect("served");
+    assert_eq!(ledger, Ledger { budget: vec![used("a", "day", 3, 5)], anchor: Some(anchor("second", 20)), suspended: Vec::new() });
+}
+
+pub async fn accounts_stay_suspended_until_they_are_resumed(bed: impl Bed) {
+    let account = |number: i64| AccountName::new(format!("hve0{number}@contoso.com"));
+    let suspended = |number, until, reason: &str| Suspended { account: account(number), until, reason: reason.into() };
+    let spool = bed.open();
+    for number in 1..=3 {
+        spool.suspend(suspended(number, Some(now()), "migration")).await.expect("recorded");
+    }
+    spool.suspend(suspended(1, None, "für immer")).await.expect("recorded, in place of what was said before");
+    spool.resume(&account(2)).await.expect("recorded");
+    spool.resume(&account(7)).await.expect("it was not suspended");
+    drop(spool);
+    let left = bed.open().ledger().await.expect("served").suspended;
+    assert_eq!(left, [suspended(1, None, "für immer"), suspended(3, Some(now()), "migration")]);
+}
+
+pub async fn what_is_held_stays_held_until_it_is_released(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=3 {
+        accept(&spool, id(number), 100, &[1, 1]).await.expect("accepted");
+    }
+    let second = DeliveryId { message: id(2), part: 2 };
+    spool.hold(vec![first(1), second, first(3), first(9)], true).await.expect("recorded; one is not there");
+    spool.hold(vec![first(3)], false).await.expect("recorded");
+    spool.hold(vec![], true).await.expect("nothing");
+    spool.settle(deferred(first(1))).await.expect("settled: that is no release");
+    drop(spool);
+    let spool = bed.open();
+    let held: Vec<_> = queued(&spool).await.into_iter().filter(|queued| queued.held).map(|queued| queued.id).collect();
+    assert_eq!(held, [first(1), second]);
+    let listed: Vec<_> = listed(&spool, 100).await.into_iter().filter(|listed| listed.held).map(|listed| listed.delivery.id).collect();
+    assert_eq!(listed, held);
+    let account = AccountName::new("hve01@contoso.com");
+    assert!(spool.start(second, &account, 1, now()).await.expect("served").is_some(), "who holds it back is not the store");
+}
+
+pub async fn a_removed_delivery_is_gone_and_its_message_with_the_last(bed: impl Bed) {
+    let spool = bed.open();
+    let account = AccountName::new("hve01@contoso.com");
+    for (number, size) in [(1, 100), (2, 100_000)] {
+        accept(&spool, id(number), size, &[2, 1]).await.expect("accepted");
+        let second = DeliveryId { message: id(number), part: 2 };
+        assert!(spool.start(second, &account, 1, now()).await.expect("served").is_some());
+        assert_eq!(spool.remove(first(number)).await, Ok(false));
+        assert_eq!(spool.remove(first(number)).await, Ok(false), "it is not there any more");
+        assert_eq!(spool.start(first(number), &account, 1, now()).await, Ok(None));
+        assert!(is_intact(&spool.load(second).await.expect("served").expect("still there")));
+        assert_eq!(spool.remove(second).await, Ok(true), "although it is under way");
+        assert_eq!(spool.remove(second).await, Ok(false));
+        let late = Settlement { notice: Some(notice(id(7), 10)), ..settled(second, &[0]) };
+        assert_eq!(spool.settle(late).await, Ok(false), "the end of that changes nothing");
+    }
+    assert_eq!(spool.remove(first(9)).await, Ok(false), "it was never there");
+    drop(spool);
+    assert_eq!(queued(&bed.open()).await, []);
+}
+
+pub async fn the_last_reply_is_that_of_the_last_attempt(bed: impl Bed) {
+    let spool = bed.open();
+    accept(&spool, id(1), 100, &[3]).await.expect("accepted");
+    assert_eq!(listed(&spool, 1).await[0].last_reply, "", "before the first");
+    for (ordinals, reply) in [(&[][..], "451 4.7.500 Server busy"), (&[0], "452 4.5.3 Zu viele Empfänger"), (&[1], "")] {
+        spool.settle(Settlement { last_reply: reply.into(), ..settled(first(1), ordinals) }).await.expect("settled");
+        assert_eq!(listed(&spool, 1).await[0].last_reply, reply);
+    }
+}
+
+pub async fn a_listing_comes_in_pages_oldest_first(bed: impl Bed) {
+    let spool = bed.open();
+    assert_eq!(spool.list(None, 10).await, Ok(vec![]));
+    // The oldest is not the first to be accepted.
+    for number in [4, 1, 3, 0, 2] {
+        accept(&spool, id(number), 100, &[3, 1, 2]).await.expect("accepted");
+    }
+    spool.settle(settled(first(3), &[1])).await.expect("settled");
+    spool.settle(settled(first(4), &[0, 1, 2])).await.expect("settled");
+    let expected: Vec<_> = queued(&spool).await.into_iter().map(|queued| queued.id).collect();
+    assert_eq!(expected.len(), 14);
+    for limit in [1, 2, 5, 13, 14, 15, usize::MAX] {
+        let found = listed(&spool, limit).await;
+        assert_eq!(found.iter().map(|listed| listed.delivery.id).collect::<Vec<_>>(), expected, "{limit} at a time");
+        for Listed { message, delivery, held, last_reply } in found {
+            let job = spool.load(delivery.id).await.expect("served").expect("found");
+            assert_eq!((message, delivery, held, last_reply.as_str()), (job.message, job.delivery, false, ""));
+        }
+    }
+    assert_eq!(spool.list(None, 0).await, Ok(vec![]));
+}
+
+pub async fn a_listing_goes_on_behind_what_has_gone(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=3 {
+        accept(&spool, id(number), 100, &[1]).await.expect("accepted");
+    }
+    spool.remove(first(2)).await.expect("removed");
+    let behind: Vec<_> = spool.list(Some(first(2)), 10).await.expect("served").into_iter().map(|listed| listed.delivery.id).collect();
+    assert_eq!(behind, [first(3)]);
+}
+
+/// All that is queued, so many at a time.
+async fn listed(spool: &impl Spool, limit: usize) -> Vec<Listed> {
+    let mut all: Vec<Listed> = Vec::new();
+    loop {
+        let page = spool.list(all.last().map(|last| last.delivery.id), limit).await.expect("served");
+        assert!(page.len() <= limit);
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+/// A line of a ledger; without a name it is the tenant's.
+fn used(account: &str, limit: &str, index: u32, amount: u32) -> BudgetRow {
+    let at = Some(now() + Duration::from_secs(u64::from(amount)));
+    BudgetRow { account: (!account.is_empty()).then(|| AccountName::new(account)), limit: limit.into(), index, at, amount }
+}
