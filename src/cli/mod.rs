@@ -5,6 +5,7 @@ mod accounts;
 pub mod check;
 mod control;
 mod demo;
+mod plan;
 mod queue;
 mod run;
 mod show;
@@ -45,6 +46,8 @@ enum Command {
     Queue(queue::Arguments),
     /// How the running relay's accounts stand, why they wait and until when; suspend or resume one.
     Accounts(accounts::Arguments),
+    /// When an amount of mail would have gone, what would hold it up, and what more accounts would change. Sends nothing.
+    Plan(plan::Arguments),
     /// Try it out: a simulated HVE endpoint, the relay on 127.0.0.1:2525, and a small workload. Needs nothing and keeps nothing.
     Demo {
         /// End after the table; exit status 0 only if every message had the outcome it should.
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::run(&config),
         Command::Queue(arguments) => queue::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Demo { once, port } => demo::run(once, port),
     }
 }

@@ -101,7 +101,8 @@ fn load(arguments: &Arguments, config: &Config) -> Result<Load, String> {
         }
     }
     let most = u32::try_from(config.intake.recipients_per_delivery).unwrap_or(u32::MAX);
-    let most_external = config.intake.external_recipients_per_delivery.map_or(most, |fewer| u32::try_from(fewer).unwrap_or(u32::MAX).min(most));
+    let most_external =
+        config.intake.external_recipients_per_delivery.map_or(most, |fewer| u32::try_from(fewer).unwrap_or(u32::MAX).min(most));
     // A class of which there is no mail has no way either; any other's stands for it.
     let Some(any) = internal.clone().or(external.clone()) else { return Err("there is no route".to_owned()) };
     let way = |route: Option<_>, recipients_per_delivery| Way { route: route.unwrap_or(any.clone()), recipients_per_delivery };
@@ -144,7 +145,8 @@ impl Outlook {
         let plan = schedule::plan(settings, &load, each, start);
         let most = config.profile.accounts;
         let numbers = COMPARED.into_iter().filter(|number| *number <= most && !settings.accounts.is_empty());
-        let compared = numbers.map(|number| (number, schedule::plan(&with_accounts(settings, &load, number), &load, each, start))).collect();
+        let compared =
+            numbers.map(|number| (number, schedule::plan(&with_accounts(settings, &load, number), &load, each, start))).collect();
         Self { accounts: settings.accounts.len(), load, each, start, plan, compared }
     }
 
@@ -152,11 +154,21 @@ impl Outlook {
         let Load { client, messages, recipients, external, size, .. } = &self.load;
         let to = if *recipients == 1 { "one recipient".to_owned() } else { format!("{recipients} recipients") };
         writeln!(out, "{messages} messages of {size} octets to {to} each, {external} % of them to external ones, from {client}")?;
-        writeln!(out, "from {} on {} accounts that have used nothing; each message takes {} on a connection", self.start, self.accounts, rounded(self.each))?;
+        writeln!(
+            out,
+            "from {} on {} accounts that have used nothing; each message takes {} on a connection",
+            self.start,
+            self.accounts,
+            rounded(self.each)
+        )?;
         writeln!(out)?;
         match self.plan.finished_at {
             Some(at) => writeln!(out, "finished at {at}, after {}", rounded(at.since(self.start)))?,
-            None => writeln!(out, "never finished: {} deliveries to {} recipients can go", self.plan.sent.deliveries, self.plan.sent.recipients)?,
+            None => writeln!(
+                out,
+                "never finished: {} deliveries to {} recipients can go",
+                self.plan.sent.deliveries, self.plan.sent.recipients
+            )?,
         }
         if self.plan.late.recipients > 0 {
             let late = self.plan.late;
@@ -172,7 +184,8 @@ impl Outlook {
                 Some(at) => (at.to_string(), rounded(at.since(self.start))),
                 None => ("never".to_owned(), "-".to_owned()),
             };
-            let bottleneck = plan.bottleneck().map_or_else(|| "none".to_owned(), |most| format!("{} mail: {}", most.class, name(most.cause)));
+            let bottleneck =
+                plan.bottleneck().map_or_else(|| "none".to_owned(), |most| format!("{} mail: {}", most.class, name(most.cause)));
             writeln!(out, "{number:>8}  {at:<24}  {after:<16}  {bottleneck}")?;
         }
         Ok(())
@@ -211,7 +224,12 @@ impl Outlook {
 /// The settings as if there were so many accounts like those that there are, all of them open to the load's client.
 fn with_accounts(settings: &Settings, load: &Load, number: usize) -> Settings {
     let mut settings = settings.clone();
-    let like: Vec<_> = settings.accounts.iter().filter(|account| account.route == load.internal_way.route || account.route == load.external_way.route).cloned().collect();
+    let like: Vec<_> = settings
+        .accounts
+        .iter()
+        .filter(|account| account.route == load.internal_way.route || account.route == load.external_way.route)
+        .cloned()
+        .collect();
     settings.accounts = like.iter().cycle().take(if like.is_empty() { 0 } else { number }).cloned().collect();
     for (i, account) in settings.accounts.iter_mut().enumerate() {
         account.name = AccountName::new(format!("{i}"));
