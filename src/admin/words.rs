@@ -43,7 +43,9 @@ pub(super) fn of_delivery(wait: &Wait, last_reply: &str) -> Why {
 /// Why an account takes no mail of a class.
 pub(super) fn of_account(name: &AccountName, wait: &Wait) -> Why {
     let (reason, advice) = match &wait.reason {
-        Reason::Suspended(said) => (said_by(&format!("{name} is suspended"), said), RESUME.to_owned()),
+        Reason::Suspended(said) => {
+            (said_by(&format!("{name} is suspended"), said), format!("`hve-relay accounts resume {name}` ends the suspension"))
+        }
         Reason::Connections => {
             (format!("every connection of {name} is in use"), "`connections` of the [[account]] says how many there are".to_owned())
         }

@@ -6,8 +6,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::control::{Contact, Failure, encoded};
-use super::show::{self, line, moment, table};
-use crate::admin::{AccountEntry, Accounts, Suspend, Time};
+use super::show::{self, Lines, line, moment, table};
+use crate::admin::{AccountEntry, Accounts, BudgetEntry, Suspend, Time};
+
+/// Columns of the terminal from which each fact has a column of its own.
+const WIDE: u16 = 120;
 
 /// What is asked for.
 #[derive(Debug, Args)]
@@ -58,42 +61,43 @@ fn list(contact: &Contact, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let now = accounts.now;
-    let rows = accounts.accounts.iter().map(|account| {
-        let connections = format!("{}/{}", account.connections.in_use, account.connections.max);
-        [account.name.clone(), state(account, now), connections, budgets(account), next_free(account, now)]
-    });
-    line(table(["account", "state", "connections", "budgets used", "next free"], rows));
+    if show::width() >= WIDE {
+        let rows = accounts.accounts.iter().map(|account| {
+            let (used, free) = limits(account, now).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+            let connections = format!("{}/{}", account.connections.in_use, account.connections.max);
+            [account.name.clone(), state(account, now), connections, used.join("\n"), free.join("\n")]
+        });
+        line(table(Lines::Between, ["account", "state", "connections", "limits used", "next free"], rows));
+    } else {
+        let rows = accounts.accounts.iter().map(|account| {
+            let mut used = vec![format!("connections {}/{}", account.connections.in_use, account.connections.max)];
+            let next = |free: String| if free.is_empty() { free } else { format!(", next free {free}") };
+            used.extend(limits(account, now).into_iter().map(|(used, free)| format!("{used}{}", next(free))));
+            [account.name.clone(), state(account, now), used.join("\n")]
+        });
+        line(table(Lines::Between, ["account", "state", "limits used"], rows));
+    }
     Ok(())
 }
 
-/// Why it takes no mail, and of which class; or that it does.
+/// Whether it takes mail; if not, until when and why, and who can do what about it.
 fn state(account: &AccountEntry, now: Time) -> String {
-    let told = |reason: &str, advice: &str, until: Option<Time>| {
-        let until = until.map(|until| format!(" (until {})", moment(until, now))).unwrap_or_default();
-        let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
-        format!("{reason}{until}{advice}")
-    };
-    if account.state != "ready" {
-        return format!("{}: {}", account.state, told(&account.reason, &account.advice, account.until));
+    let until = |until: Option<Time>| until.map(|until| format!(" until {}", moment(until, now))).unwrap_or_default();
+    let mut lines = vec![format!("{}{}", account.state, until(account.until))];
+    lines.extend([&account.reason, &account.advice].into_iter().filter(|text| !text.is_empty()).cloned());
+    if account.state == "ready" {
+        lines.extend(account.waits.iter().map(|wait| format!("{} mail waits{}: {}", wait.class, until(wait.why.until), wait.why.reason)));
     }
-    let classes = account.waits.iter().map(|wait| format!("; not for {} mail: {}", wait.class, told(&wait.why.reason, "", wait.why.until)));
-    format!("ready{}", classes.collect::<String>())
+    lines.join("\n")
 }
 
-/// Each limit as used/max, one on a line.
-fn budgets(account: &AccountEntry) -> String {
-    let one = |budget: &crate::admin::BudgetEntry| {
-        let max = budget.max?;
-        Some(format!("{} {}/{max}", budget.limit, budget.used.saturating_add(budget.in_flight)))
+/// Each limit as used/max, and when the first of what is used is free again; empty if nothing is.
+fn limits(account: &AccountEntry, now: Time) -> Vec<(String, String)> {
+    let one = |budget: &BudgetEntry| {
+        let used = format!("{} {}/{}", budget.limit, budget.used.saturating_add(budget.in_flight), budget.max?);
+        Some((used, budget.frees_at.map(|at| moment(at, now)).unwrap_or_default()))
     };
-    let lines: Vec<String> = account.budgets.iter().filter_map(one).collect();
-    if lines.is_empty() { "not limited".to_owned() } else { lines.join("\n") }
-}
-
-/// For each limit of which something is used, when the first of it is free again.
-fn next_free(account: &AccountEntry, now: Time) -> String {
-    let limited = account.budgets.iter().filter(|budget| budget.max.is_some());
-    limited.map(|budget| budget.frees_at.map(|at| moment(at, now)).unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    account.budgets.iter().filter_map(one).collect()
 }
 
 fn suspend(contact: &Contact, name: &str, suspend: &Suspend, json: bool) -> Result<(), Failure> {

@@ -8,9 +8,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::control::{Contact, Failure, encoded};
-use super::show::{self, line, many, moment, past, printable, span, table};
+use super::show::{self, Lines, line, many, moment, past, printable, span, table};
 use crate::admin::{Action, Changed, DeliveryEntry, Detail, Entry, LIMIT_MAX, ListQuery, Page, Selection, Time, Totals, WaitsFor, Why};
 use crate::units::ByteSize;
+
+/// Columns of the terminal from which a listing tells everything.
+const WIDE: u16 = 120;
 
 /// What is asked for.
 #[derive(Debug, Args)]
@@ -130,8 +133,13 @@ fn list(contact: &Contact, filter: &Filter, limit: usize, json: bool) -> Result<
         return Ok(ExitCode::SUCCESS);
     }
     let now = page.now;
-    let header = ["id", "client", "from", "to", "size", "age", "tries", "priority", "class", "waits because", "until"];
-    line(table(header, page.entries.iter().map(|entry| row(entry, now))));
+    if show::width() >= WIDE {
+        let header = ["id", "client", "from", "to", "size", "age", "tries", "class", "waits because", "until"];
+        line(table(Lines::None, header, page.entries.iter().map(|entry| wide(entry, now))));
+    } else {
+        let header = ["id", "to", "age", "class", "waits because", "until"];
+        line(table(Lines::None, header, page.entries.iter().map(|entry| narrow(entry, now))));
+    }
     if page.next.is_some() {
         line(format_args!("There is more; --limit {} shows more of it.", limit.saturating_mul(10)));
     }
@@ -149,20 +157,17 @@ fn page(contact: &Contact, filter: &Filter, limit: usize, after: Option<String>)
     contact.get(&format!("/v1/queue?{}", pairs.collect::<Vec<_>>().join("&")))
 }
 
-fn row(entry: &Entry, now: Time) -> [String; 11] {
-    [
-        entry.id.clone(),
-        entry.client.clone(),
-        if entry.from.is_empty() { "<>".to_owned() } else { entry.from.clone() },
-        entry.recipients.to_string(),
-        size(entry.size),
-        span(Duration::from_secs(entry.age)),
-        entry.attempts.to_string(),
-        entry.priority.clone(),
-        entry.class.clone(),
-        entry.why.reason.clone(),
-        until(&entry.why, now),
-    ]
+fn wide(entry: &Entry, now: Time) -> [String; 10] {
+    let [id, to, age, class, reason, until] = narrow(entry, now);
+    let from = if entry.from.is_empty() { "<>".to_owned() } else { entry.from.clone() };
+    [id, entry.client.clone(), from, to, size(entry.size), age, entry.attempts.to_string(), class, reason, until]
+}
+
+fn narrow(entry: &Entry, now: Time) -> [String; 6] {
+    // That most mail is of normal priority need not be said of each.
+    let class = if entry.priority == "normal" { entry.class.clone() } else { format!("{}, {}", entry.class, entry.priority) };
+    let age = span(Duration::from_secs(entry.age));
+    [entry.id.clone(), entry.recipients.to_string(), age, class, entry.why.reason.clone(), until(&entry.why, now)]
 }
 
 fn until(why: &Why, now: Time) -> String {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{ColumnConstraint, ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table};
 use serde::Serialize;
 
 use crate::admin::Time;
@@ -24,21 +24,34 @@ pub(super) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
-/// A table whose first column, the name that other commands want, is never cut.
-pub(super) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+/// Whether a table has lines between its rows: where most of them take several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    Between,
+    None,
+}
+
+/// Columns that a table may take: the terminal's, but not more than can be read.
+pub(super) fn width() -> u16 {
+    Table::new().width().map_or(WIDTH, |width| width.min(WIDTH))
+}
+
+/// A table that fits the terminal. Its first column, the name that other commands want, is never cut.
+pub(super) fn table<const N: usize>(lines: Lines, header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let style = match lines {
+        Lines::Between => UTF8_HORIZONTAL_ONLY,
+        Lines::None => UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()),
+    };
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if table.width().is_none_or(|width| width > WIDTH) {
-        table.set_width(WIDTH);
-    }
-    table.set_header(header);
+    table.load_style(style).set_content_arrangement(ContentArrangement::Dynamic).set_width(width()).set_header(header);
     for row in rows {
         table.add_row(row.map(|cell| printable(&cell)));
     }
     if let Some(column) = table.column_mut(0) {
         column.set_constraint(ColumnConstraint::ContentWidth);
     }
-    table.to_string()
+    // Blanks that only fill up the last column make lines wrap where the terminal is narrower than it says.
+    table.trim_fmt()
 }
 
 /// A text that came in with mail, without what would steer the terminal.
@@ -67,9 +80,15 @@ pub(super) fn past(time: Time, now: Time) -> String {
     format!("{}, {} ago", clock(time, now), span(now.since(time)))
 }
 
-/// A span of time in its two largest units, seconds the smallest unless that is all there is.
+/// A span of time in its two largest units, and not more exactly than it is long.
 pub(super) fn span(span: Duration) -> String {
-    if span.as_secs() > 0 { format_duration(Duration::from_secs(span.as_secs())) } else { format_duration(span) }
+    let unit = match span.as_secs() {
+        0 => return format_duration(span),
+        1..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
+    };
+    format_duration(Duration::from_secs(span.as_secs() / unit * unit))
 }
 
 /// The time of day, with its date unless that is today's; to the second.
@@ -98,8 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn a_span_is_not_told_more_exactly_than_it_is_long() {
+        for (millis, text) in
+            [(300, "300ms"), (1_900, "1s"), (61_000, "1m 1s"), (3_661_000, "1h 1m"), (86_407_000, "1d"), (100_000_000, "1d 3h")]
+        {
+            assert_eq!(span(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
     fn what_came_with_mail_cannot_steer_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\rc\u{202E}d\ne"), "a\u{FFFD}[2Jb\u{FFFD}c\u{FFFD}d\ne");
-        assert!(!table(["id"], [["\x1b]0;x\x07".to_owned()]]).contains('\x1b'));
+        assert!(!table(Lines::None, ["id"], [["\x1b]0;x\x07".to_owned()]]).contains('\x1b'));
     }
 }
