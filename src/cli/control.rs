@@ -30,7 +30,7 @@ const ANSWER_MAX: u64 = 64 << 20;
 #[derive(Debug, Args)]
 pub(super) struct Contact {
     /// The running relay's configuration; it names the socket to ask at (control_socket).
-    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/hve-relay/hve-relay.toml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = super::CONFIG)]
     config: PathBuf,
     /// The socket itself, in place of the configuration's.
     #[arg(long, global = true, value_name = "PATH")]

@@ -30,7 +30,7 @@ enum Command {
     /// Run the relay until SIGTERM or Ctrl-C.
     Run {
         /// The configuration, in TOML; config/hve-relay.toml documents every key.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
         config: PathBuf,
         /// How log lines on standard error look: auto (pretty on a terminal, else JSON), json or pretty. Overrides log.format.
         #[arg(long, value_name = "FORMAT")]
@@ -39,7 +39,7 @@ enum Command {
     /// Check a configuration: all its problems at once, each with what to write instead. Exit status 78 if there are any.
     Check {
         /// The configuration.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
         config: PathBuf,
     },
     /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
@@ -58,6 +58,9 @@ enum Command {
         port: u16,
     },
 }
+
+/// Where the configuration is if nothing else is said.
+const CONFIG: &str = "/etc/hve-relay/hve-relay.toml";
 
 /// sysexits(3): wrong usage.
 pub(crate) const EX_USAGE: u8 = 64;

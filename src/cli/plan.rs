@@ -21,7 +21,7 @@ use crate::units::{ByteSize, format_duration};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
     config: PathBuf,
     /// How many messages, all there at the start.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
