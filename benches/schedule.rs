@@ -1,8 +1,8 @@
-//! What a decision of the scheduler costs: one attempt handed out, ended and settled, and the time asked for at which the next may go.
+//! What a decision of the scheduler costs: one attempt handed out, ended and settled, the changes of its budgets taken for the store, the time
+//! asked for at which the next may go, and another delivery added in its place.
 //!
 //! `cargo bench --bench schedule`. With 1,000, 100,000 and 1,000,000 queued deliveries, on 1 and 20 accounts, of 1 and 500 clients; with and
-//! without the limits of `hve-preview`. A delivery that is sent is replaced by another, so that the queue keeps its length. First it prints the
-//! memory that a million queued deliveries take.
+//! without the limits of `hve-preview`. First it prints the memory that a million queued deliveries take.
 
 use std::hint::black_box;
 use std::time::Duration;

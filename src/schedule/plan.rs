@@ -123,7 +123,7 @@ pub fn plan(settings: &Settings, load: &Load, each: Duration, start: Timestamp) 
         causes: BTreeMap::new(),
         plan: Plan { finished_at: None, sent: Amount::default(), late: Amount::default(), bottlenecks: Vec::new() },
     };
-    run.run_out(each, start + lifetime);
+    run.finish(each, start + lifetime);
     run.plan
 }
 
@@ -161,7 +161,7 @@ impl Source {
 }
 
 impl Run<'_> {
-    fn run_out(&mut self, each: Duration, end_of_life: Timestamp) {
+    fn finish(&mut self, each: Duration, end_of_life: Timestamp) {
         let mut now = self.start;
         loop {
             self.hand_out(now, each);

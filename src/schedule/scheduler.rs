@@ -10,9 +10,10 @@
 //! expired; nothing is handed out beyond a budget; [`Scheduler::deadline`] is never later than the next moment at which [`Scheduler::next`] has
 //! something to say. A decision costs the same however long the queue is.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::budget::{self, Budget, Need, Reservation, Share, Used};
+use crate::budget::{self, Budget, Need, Reservation, Share, Used, Wait};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 use crate::reply::{Pause, Scope};
@@ -332,9 +333,8 @@ impl Scheduler {
 
     /// What changed of the budgets since the last call. It must be durable before an attempt begins that [`Self::next`] handed out before the call.
     pub fn budget_changes(&mut self) -> Vec<BudgetChange> {
-        let own = self.accounts.iter_mut().flat_map(|account| {
-            let name = account.name.clone();
-            account.budget.changes().into_iter().map(move |change| BudgetChange { account: Some(name.clone()), change })
+        let own = self.accounts.iter_mut().flat_map(|Account { name, budget, .. }| {
+            budget.changes().into_iter().map(|change| BudgetChange { account: Some(name.clone()), change })
         });
         let mut changes: Vec<BudgetChange> = own.collect();
         changes.extend(self.tenant.changes().into_iter().map(|change| BudgetChange { account: None, change }));
@@ -380,12 +380,7 @@ impl Scheduler {
     pub fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.waiting.first().map(|(due, _)| *due);
         let expiry = self.first_idle().map(|(_, expires)| expires);
-        let groups = self.lanes.groups().filter_map(|group| {
-            self.members(group.accounts)
-                .filter(|account| account.active < account.connections)
-                .filter_map(|account| self.opens(now, account, group.class, group.priority))
-                .min()
-        });
+        let groups = self.lanes.groups().filter_map(|group| self.group_opens(now, group));
         groups.chain(due).chain(expiry).min()
     }
 
@@ -468,16 +463,28 @@ impl Scheduler {
         if priority == Priority::High { Share::NONE } else { self.settings.reserve }
     }
 
-    /// When an account may take mail of a class, connections aside; `None` if only the end of an attempt can tell.
-    fn opens(&self, now: Timestamp, account: &Account, class: Class, priority: Priority) -> Option<Timestamp> {
-        let need = Need { class, recipients: 1 };
-        let mut opens = self.opens_apart_from_budgets(account, class)?;
-        for budget in [&account.budget, &self.tenant] {
-            if let Some(wait) = budget.wait(now, need, self.kept(priority)) {
-                opens = opens.max(wait.until?);
+    /// When an account that has a connection free may take mail of a group; `None` if only the end of an attempt can tell.
+    fn group_opens(&self, now: Timestamp, group: &Group) -> Option<Timestamp> {
+        let (need, keep) = (Need { class: group.class, recipients: 1 }, self.kept(group.priority));
+        let shared = match self.tenant.wait(now, need, keep) {
+            None => Timestamp::default(),
+            Some(wait) => wait.until?,
+        };
+        let mut earliest: Option<Timestamp> = None;
+        for account in self.members(group.accounts).filter(|account| account.active < account.connections) {
+            let Some(opens) = self.opens_apart_from_budgets(account, group.class).map(|opens| opens.max(shared)) else { continue };
+            // Its own budget can only make it later.
+            if earliest.is_some_and(|earliest| earliest <= opens.max(now)) {
+                continue;
             }
+            let own = match account.budget.wait(now, need, keep) {
+                None => opens,
+                Some(Wait { until: Some(until), .. }) => opens.max(until),
+                Some(Wait { until: None, .. }) => continue,
+            };
+            earliest = Some(earliest.map_or(own, |earliest| earliest.min(own)));
         }
-        Some(opens)
+        earliest
     }
 
     pub(super) fn opens_apart_from_budgets(&self, account: &Account, class: Class) -> Option<Timestamp> {
@@ -506,27 +513,28 @@ impl Scheduler {
     fn choose(&self, now: Timestamp, accounts: AccountSet, entry: &Entry) -> Option<(usize, u32)> {
         let (need, keep) = (Need { class: entry.class, recipients: u32::from(entry.recipients) }, self.kept(entry.priority));
         let shared = self.tenant.fits(now, need, keep);
-        let mut best: Option<(Rank, usize, u32)> = None;
-        for (i, account) in
-            self.accounts.iter().enumerate().filter(|(i, account)| accounts & (1 << i) != 0 && self.open(now, account, entry.class))
-        {
-            let fits = account.budget.fits(now, need, keep).min(shared);
-            if fits == 0 {
+        let mut best: Option<(u32, u64, usize)> = None;
+        for (i, account) in self.accounts.iter().enumerate().filter(|(i, _)| accounts & (1 << i) != 0) {
+            if !self.open(now, account, entry.class) {
                 continue;
             }
-            let rank = Rank {
-                fits,
-                // Each key ranks all accounts in its own order (rendezvous hashing): when one is full, the same next one is taken.
-                affinity: if entry.affinity == 0 { 0 } else { scatter(u64::from(entry.affinity) << 32 | i as u64) },
-                headroom: account.budget.headroom(now, entry.class),
-                active: account.active,
-                last_turn: account.last_turn,
-            };
-            if best.as_ref().is_none_or(|(best, ..)| rank.is_before(best)) {
-                best = Some((rank, i, fits));
+            // All recipients at once come before everything else; then the account that is kept to. Each key ranks all accounts in its own order
+            // (rendezvous hashing): when one is full, the same next one is taken.
+            let fits = account.budget.fits(now, need, keep).min(shared);
+            let affinity = if entry.affinity == 0 { 0 } else { scatter(u64::from(entry.affinity) << 32 | i as u64) };
+            let order = best.map_or(Ordering::Greater, |(most, other, _)| (fits, affinity).cmp(&(most, other)));
+            if fits > 0 && order.then_with(|| self.prefer(now, i, best.map_or(i, |(.., other)| other), entry.class)).is_gt() {
+                best = Some((fits, affinity, i));
             }
         }
-        best.map(|(_, account, fits)| (account, fits))
+        best.map(|(fits, _, account)| (account, fits))
+    }
+
+    /// Of two accounts the one with the most left, then the less busy, then the longer rested.
+    fn prefer(&self, now: Timestamp, one: usize, other: usize, class: Class) -> Ordering {
+        let [one, other] = [one, other].map(|i| &self.accounts[i]);
+        let order = one.budget.headroom(now, class).total_cmp(&other.budget.headroom(now, class));
+        order.then(other.active.cmp(&one.active)).then(other.last_turn.cmp(&one.last_turn))
     }
 
     fn hand_out(&mut self, now: Timestamp, lane: u32) -> Option<Decision> {
@@ -688,23 +696,6 @@ impl Scheduler {
         self.client_numbers.insert(settings.name.clone(), number);
         self.clients.push(Client { settings, accounts });
         number
-    }
-}
-
-/// What decides between accounts that could all take a delivery.
-struct Rank {
-    fits: u32,
-    affinity: u64,
-    headroom: f64,
-    active: usize,
-    last_turn: u64,
-}
-
-impl Rank {
-    /// All recipients at once, then the account that is kept to, then the most left, then the least busy, then the longest rested.
-    fn is_before(&self, other: &Self) -> bool {
-        let order = self.fits.cmp(&other.fits).then(self.affinity.cmp(&other.affinity)).then(self.headroom.total_cmp(&other.headroom));
-        order.then(other.active.cmp(&self.active)).then(other.last_turn.cmp(&self.last_turn)).is_gt()
     }
 }
 

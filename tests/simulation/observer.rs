@@ -31,29 +31,24 @@ impl Upstream {
         }
         self.counted.push(Counted { micros, recipients, external });
         let (day, minute) = (limits.day.as_micros() as i64, limits.minute.as_micros() as i64);
-        let sum = |window: i64, units: &dyn Fn(&Counted) -> u32| -> u64 {
-            let inside = self.counted.iter().rev().take_while(|counted| counted.micros >= micros - window);
-            inside.map(|counted| u64::from(units(counted))).sum()
+        let minutely = |counted: &Counted| match limits.external_per_minute {
+            Some((_, Unit::Recipients)) if counted.external => counted.recipients,
+            _ => u32::from(counted.external),
         };
-        let laws: [(&str, Option<u32>, u64); 4] = [
-            ("recipients in a day", limits.recipients_per_day, sum(day, &|counted| counted.recipients)),
-            (
-                "external recipients in a day",
-                limits.external_recipients_per_day.filter(|_| external),
-                sum(day, &|counted| if counted.external { counted.recipients } else { 0 }),
-            ),
-            (
-                "external in a minute",
-                limits.external_per_minute.map(|(most, _)| most).filter(|_| external),
-                sum(minute, &|counted| match limits.external_per_minute {
-                    Some((_, Unit::Recipients)) if counted.external => counted.recipients,
-                    _ => u32::from(counted.external),
-                }),
-            ),
-            ("messages in a minute", limits.messages_per_minute, sum(minute, &|_| 1)),
+        type Law<'l> = (&'static str, Option<u32>, i64, &'l dyn Fn(&Counted) -> u32);
+        let laws: [Law<'_>; 4] = [
+            ("recipients in a day", limits.recipients_per_day, day, &|counted| counted.recipients),
+            ("external recipients in a day", limits.external_recipients_per_day.filter(|_| external), day, &|counted| {
+                if counted.external { counted.recipients } else { 0 }
+            }),
+            ("external in a minute", limits.external_per_minute.map(|(most, _)| most).filter(|_| external), minute, &minutely),
+            ("messages in a minute", limits.messages_per_minute, minute, &|_| 1),
         ];
-        for (what, most, found) in laws {
-            if let Some(most) = most.filter(|most| found > u64::from(*most)) {
+        for (what, most, window, units) in laws {
+            let Some(most) = most else { continue };
+            let inside = self.counted.iter().rev().take_while(|counted| counted.micros >= micros - window);
+            let found: u64 = inside.map(|counted| u64::from(units(counted))).sum();
+            if found > u64::from(most) {
                 return Err(format!("{found} {what}, and {most} are allowed"));
             }
         }

@@ -1,0 +1,249 @@
+//! What becomes of a decision: the attempt begins, the server counts at some moment, the relay learns of the end, and the disk later still.
+
+use std::collections::BTreeSet;
+
+use hve_relay::budget::Used;
+use hve_relay::clock::Timestamp;
+use hve_relay::mail::{Class, DeliveryId};
+use hve_relay::reply::{Pause, PauseLength, Scope};
+use hve_relay::schedule::{Change, Decision, Ended, Scheduler, Who};
+
+use super::super::observer::Spent;
+use super::{Closure, Event, Fate, Flight, Gate, State, World};
+
+impl World {
+    /// Carries out what the scheduler decides until it has nothing more to say, and then looks whether it is right.
+    pub(super) fn drain(&mut self, must_be_idle: bool) {
+        let now = self.now();
+        loop {
+            let mut handed_out = Vec::new();
+            while let Some(decision) = self.s.next(now) {
+                assert!(!must_be_idle, "{now}: {decision:?} comes before the deadline, and nothing has happened");
+                match decision {
+                    Decision::Attempt { delivery, account, recipients } => {
+                        let account = self.settings.accounts.iter().position(|settings| settings.name == account).expect("an account");
+                        handed_out.push(self.check_start(delivery, account, recipients));
+                    }
+                    Decision::Expire { delivery } => {
+                        let item = self.queue.remove(&delivery).expect("a delivery that is queued");
+                        assert!(item.state == State::Queued && !item.queued.held, "{delivery} expires while it is held, or under way");
+                        assert!(now >= item.queued.accepted_at + self.settings.lifetime, "{delivery} expires early");
+                        item.recipients.iter().for_each(|recipient| self.settle(*recipient, Fate::Expired));
+                    }
+                }
+            }
+            self.flush();
+            let mut again = false;
+            for (attempt, delivery, account, recipients) in handed_out {
+                if self.dice.chance(3) {
+                    again = true;
+                    self.put_back(attempt, delivery);
+                } else {
+                    self.begin(attempt, delivery, account, recipients);
+                }
+            }
+            if !again {
+                break;
+            }
+        }
+        self.check_idle();
+    }
+
+    /// An attempt is handed out: it must be one that may be.
+    fn check_start(&mut self, delivery: DeliveryId, account: usize, recipients: u16) -> (u64, DeliveryId, usize, u16) {
+        let now = self.now();
+        self.tally.attempts += 1;
+        self.numbers += 1;
+        let attempt = self.numbers;
+        let item = self.queue.get_mut(&delivery).expect("a delivery that is queued");
+        assert!(item.state == State::Queued && !item.queued.held && item.queued.due <= now, "{delivery} may not go: {item:?}");
+        assert!(item.accounts.contains(&account), "{delivery} goes on account {account}, and may only on {:?}", item.accounts);
+        assert!((1..=item.recipients.len()).contains(&usize::from(recipients)), "{recipients} recipients of {item:?}");
+        if let Some(promise) = item.promise.take() {
+            let stands = promise.gifts == self.gifts && (!promise.fragile || promise.ends == self.ends);
+            assert!(!stands || now >= promise.until, "{delivery} goes at {now}, and was to wait until {}", promise.until);
+            self.tally.kept_promises += u64::from(stands && now == promise.until);
+        }
+        item.state = State::Flying;
+        let (class, external) = (item.class, item.class == Class::External);
+        let active = self.log.spent.iter().filter(|spent| spent.account == account && spent.end.is_none()).count();
+        assert!(active < self.settings.accounts[account].connections, "account {account} has no connection free");
+        assert!(self.suspended.get(&account).is_none_or(|until| until.is_some_and(|until| until <= now)), "account {account} is suspended");
+        for gate in [Gate::Route, Gate::Account(account)] {
+            assert!(self.closed(gate, class).is_none(), "{gate:?} is closed for {class}");
+        }
+        self.starts += 1;
+        let reserved = u32::from(recipients);
+        self.log.spent.push(Spent {
+            attempt,
+            account,
+            external,
+            recipients: reserved,
+            reserved,
+            message: true,
+            end: None,
+            kept: true,
+            slack: 0,
+        });
+        // A gate that lets one attempt ahead must see it at once, before anybody else asks.
+        let fates =
+            self.queue[&delivery].recipients.iter().take(usize::from(recipients)).map(|recipient| (*recipient, Fate::Sent)).collect();
+        let flight = Flight { delivery, account, started: now, fates, doubt: false, pause: None, stamped: false };
+        self.flights.insert(attempt, flight);
+        (attempt, delivery, account, recipients)
+    }
+
+    fn put_back(&mut self, attempt: u64, delivery: DeliveryId) {
+        let now = self.now();
+        let due = Timestamp::from_millis(now.as_millis() + if self.dice.chance(50) { 0 } else { self.dice.below(5_000) as i64 });
+        self.s.put_back(now, delivery, due);
+        self.flights.remove(&attempt);
+        self.log.spent.retain(|spent| spent.attempt != attempt);
+        let item = self.queue.get_mut(&delivery).expect("a delivery that is queued");
+        (item.state, item.queued.due) = (State::Queued, due);
+        self.gifts += 1;
+        self.flush();
+    }
+
+    fn begin(&mut self, attempt: u64, delivery: DeliveryId, account: usize, recipients: u16) {
+        let trouble = if self.calm { 0 } else { self.shape.trouble };
+        let class = self.queue[&delivery].class;
+        let flight = self.flights.get_mut(&attempt).expect("handed out");
+        if self.dice.chance(trouble) {
+            let scope = self.dice.pick(&[Scope::Recipient, Scope::Account, Scope::Account, Scope::Tenant, Scope::Connection]);
+            let length = match self.dice.below(4) {
+                0 => PauseLength::BackOff,
+                1 => PauseLength::Suspended,
+                _ => PauseLength::For(self.settings.accounts[account].limits.minute),
+            };
+            let class = if self.dice.chance(50) { Some(class) } else { None };
+            let pause = Pause { scope, class, length, reason: format!("trouble {attempt}"), advice: String::new() };
+            flight.pause = Some(pause).filter(|pause| pause.scope != Scope::Recipient);
+            flight.fates.iter_mut().for_each(|(_, fate)| *fate = Fate::Deferred);
+        } else if self.dice.chance(trouble / 2) {
+            // The connection is lost after the final dot; the server may have the message.
+            flight.doubt = true;
+            if self.dice.chance(50) {
+                flight.fates.iter_mut().for_each(|(_, fate)| *fate = Fate::Deferred);
+            }
+        } else {
+            for (_, fate) in &mut flight.fates {
+                if self.dice.chance(trouble / 2) {
+                    *fate = self.dice.pick(&[Fate::Failed, Fate::Deferred]);
+                }
+            }
+        }
+        debug_assert_eq!(flight.fates.len(), usize::from(recipients));
+        let lasts = self.dice.length(self.shape.latency);
+        let counted = self.dice.below(lasts as u64 + 1) as i64;
+        self.schedule(counted, Event::Stamp(attempt));
+        self.schedule(lasts, Event::End(attempt));
+    }
+
+    /// The server counts what it takes.
+    pub(super) fn stamp(&mut self, attempt: u64, micros: i64) {
+        let Some(flight) = self.flights.get_mut(&attempt) else { return };
+        if std::mem::replace(&mut flight.stamped, true) {
+            return;
+        }
+        let class = self.queue[&flight.delivery].class;
+        let taken: Vec<u32> = flight.fates.iter().filter(|(_, fate)| *fate == Fate::Sent).map(|(recipient, _)| *recipient).collect();
+        if taken.is_empty() {
+            return;
+        }
+        let (account, count) = (flight.account, taken.len() as u32);
+        taken.into_iter().for_each(|recipient| self.taken[recipient as usize] += 1);
+        let own = self.upstream[account].count(micros, class, count, &self.settings.accounts[account].limits);
+        let shared = self.tenant.count(micros, class, count, &self.settings.tenant);
+        assert_eq!(own, Ok(()), "account {account} is over its limit");
+        assert_eq!(shared, Ok(()), "the tenant is over its limit");
+    }
+
+    pub(super) fn end(&mut self, attempt: u64) {
+        self.stamp(attempt, self.micros);
+        let now = self.now();
+        let Some(flight) = self.flights.remove(&attempt) else { return };
+        let Flight { delivery, started, fates, doubt, pause, .. } = flight;
+        let item = &self.queue[&delivery];
+        let reserved = fates.len() as u32;
+        let taken = fates.iter().filter(|(_, fate)| *fate == Fate::Sent).count() as u32;
+        let used = if doubt {
+            fates.iter().for_each(|(recipient, _)| self.doubts[*recipient as usize] += 1);
+            Used { recipients: reserved, message: true }
+        } else {
+            Used { recipients: taken, message: taken > 0 }
+        };
+        let class = item.class;
+        let spent = self.log.spent.iter_mut().find(|spent| spent.attempt == attempt).expect("it was begun");
+        (spent.end, spent.recipients, spent.message, spent.kept) =
+            (Some(now.as_millis() - self.wall), used.recipients, used.message, false);
+        self.ends += 1;
+        self.gifts += u64::from(used.recipients < reserved);
+        let wide = pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
+        let changes = self.s.ended(now, &Ended { delivery, started, used, pause });
+        for change in changes {
+            match change {
+                Change::Closed { gate, until, pause } => {
+                    let known = matches!(pause.length, PauseLength::For(_));
+                    assert_eq!(matches!(gate, Who::Route(_)), wide);
+                    self.gates.insert((self.gate(&gate), pause.class), Closure { since: now, until, known });
+                }
+                Change::Opened { gate } => {
+                    let gate = self.gate(&gate);
+                    for of in [None, Some(class)] {
+                        if self.gates.get(&(gate, of)).is_some_and(|closure| !closure.known && started > closure.since) {
+                            self.gates.remove(&(gate, of));
+                        }
+                    }
+                }
+            }
+            self.gifts += 1;
+        }
+        let fates = fates.into_iter().map(|(recipient, fate)| (recipient, if doubt { Fate::Deferred } else { fate })).collect();
+        let item = self.queue.get_mut(&delivery).expect("queued");
+        item.queued.attempts += 1;
+        let due = if self.dice.chance(20) { now } else { Scheduler::retry_at(&self.settings, now, delivery.message, item.queued.attempts) };
+        item.state = State::Ended(fates, due);
+        if self.dice.chance(80) {
+            self.record(delivery);
+        } else {
+            let ahead = self.dice.length(self.shape.latency);
+            self.schedule(ahead, Event::Record(delivery));
+        }
+    }
+
+    pub(super) fn record(&mut self, delivery: DeliveryId) {
+        self.flush();
+        let now = self.now();
+        let Some(item) = self.queue.get_mut(&delivery) else { return };
+        let State::Ended(fates, due) = &item.state else { return };
+        let (fates, due) = (fates.clone(), *due);
+        item.state = State::Queued;
+        item.queued.due = due;
+        let settled: BTreeSet<u32> = fates.iter().filter(|(_, fate)| *fate != Fate::Deferred).map(|(recipient, _)| *recipient).collect();
+        item.recipients.retain(|recipient| !settled.contains(recipient));
+        let remaining = item.recipients.len() as u16;
+        item.queued.recipients = remaining;
+        for (recipient, fate) in fates.into_iter().filter(|(_, fate)| *fate != Fate::Deferred) {
+            self.settle(recipient, fate);
+        }
+        if remaining == 0 {
+            self.queue.remove(&delivery);
+        }
+        self.s.settled(now, delivery, remaining, due);
+    }
+
+    pub(super) fn settle(&mut self, recipient: u32, fate: Fate) {
+        let before = self.fates[recipient as usize].replace(fate);
+        assert_eq!(before, None, "recipient {recipient} comes to an end twice");
+    }
+
+    fn gate(&self, who: &Who) -> Gate {
+        match who {
+            Who::Route(_) => Gate::Route,
+            Who::Account(name) => {
+                Gate::Account(self.settings.accounts.iter().position(|account| account.name == *name).expect("an account"))
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What happens to the relay from outside: an operator, kills and restarts, a wall clock that is stepped, and what is on the disk.
+
+use hve_relay::budget::{self, Row};
+use hve_relay::clock::Timestamp;
+use hve_relay::mail::{AccountName, DeliveryId};
+use hve_relay::schedule::{Scheduler, Suspension};
+
+use super::{Fate, Gate, Rows, State, World, account};
+
+impl World {
+    pub(super) fn operate(&mut self) {
+        let now = self.now();
+        let ids: Vec<DeliveryId> = self.queue.keys().copied().collect();
+        let some = if ids.is_empty() { None } else { Some(self.dice.pick(&ids)) };
+        let account = self.dice.below(self.settings.accounts.len() as u64) as usize;
+        self.gifts += 1;
+        match (self.dice.below(6), some) {
+            (0, Some(id)) => {
+                let hold = self.dice.chance(60);
+                assert!(self.s.hold(now, id, hold));
+                self.queue.get_mut(&id).expect("queued").queued.held = hold;
+            }
+            (1, Some(id)) => {
+                assert!(self.s.retry_now(now, id));
+                let item = self.queue.get_mut(&id).expect("queued");
+                if item.state == State::Queued && !item.queued.held {
+                    item.queued.due = item.queued.due.min(now);
+                }
+            }
+            (2, Some(id)) => {
+                let idle = self.queue[&id].state == State::Queued;
+                assert_eq!(self.s.withdraw(id), idle);
+                if idle && let Some(item) = self.queue.remove(&id) {
+                    item.recipients.iter().for_each(|recipient| self.settle(*recipient, Fate::Withdrawn));
+                }
+            }
+            (3, _) => {
+                let until = if self.dice.chance(50) {
+                    None
+                } else {
+                    Some(Timestamp::from_millis(now.as_millis() + self.dice.below(3_600_000) as i64))
+                };
+                self.suspend(account, Some(until));
+            }
+            _ => self.suspend(account, None),
+        }
+    }
+
+    pub(super) fn suspend(&mut self, number: usize, until: Option<Option<Timestamp>>) {
+        let suspension = until.map(|until| Suspension { until, reason: "audit".into() });
+        assert!(self.s.suspend(&account(number), suspension));
+        match until {
+            Some(until) => {
+                self.suspended.insert(number, until);
+            }
+            None => {
+                self.suspended.remove(&number);
+                self.gates.retain(|(gate, _), _| *gate != Gate::Account(number));
+            }
+        }
+    }
+
+    /// The relay is killed, and begins again with what the disk holds: with other limits perhaps, and with another wall clock.
+    pub(super) fn restart(&mut self) {
+        self.tally.restarts += 1;
+        let mut flights: Vec<(i64, u64)> = Vec::new();
+        let down = self.dice.length(self.shape.latency);
+        for attempt in self.flights.keys().copied().collect::<Vec<_>>() {
+            flights.push((self.micros + self.dice.below(down as u64 + 1) as i64, attempt));
+        }
+        flights.sort_unstable();
+        for (micros, attempt) in flights {
+            if self.dice.chance(50) {
+                self.stamp(attempt, micros);
+            }
+        }
+        self.flights.clear();
+        self.micros += down;
+        let restart = self.true_millis();
+        let (step, shift) = self.step_clock();
+        for spent in &mut self.log.spent {
+            if spent.end.is_none() || !spent.kept {
+                (spent.end, spent.recipients, spent.message, spent.kept) = (Some(restart), spent.reserved, true, true);
+            }
+            if step != 0 {
+                spent.slack += 1;
+                if shift == 0 {
+                    // Nobody told of the step: what was used seems so much later, but not later than now.
+                    spent.end = spent.end.map(|end| (end - step).min(restart));
+                }
+            }
+        }
+        if self.dice.chance(40) {
+            self.shape.reload(&mut self.dice);
+            self.settings = self.shape.settings.clone();
+        }
+        let now = self.now();
+        self.s = Scheduler::new(self.settings.clone());
+        for owner in self.owners() {
+            let rows: Vec<Row> = self.rows.iter().filter(|((of, ..), _)| *of == owner).map(|(_, row)| *row).collect();
+            self.s.restore(owner.as_ref(), &rows, now, shift);
+        }
+        self.flush();
+        let latest = now + self.settings.retry_max * 2;
+        for item in self.queue.values_mut() {
+            if item.state != State::Queued {
+                item.recipients.iter().for_each(|recipient| self.doubts[*recipient as usize] += 1);
+                (item.state, item.queued.due) = (State::Queued, now);
+            }
+            item.promise = None;
+            item.queued.due = item.queued.due.min(latest);
+            self.s.add(now, item.queued.clone());
+        }
+        self.gates.clear();
+        let suspended = self.suspended.clone();
+        suspended.into_iter().for_each(|(account, until)| self.suspend(account, Some(until)));
+        self.gifts += 1;
+    }
+
+    /// How far the wall is stepped, in milliseconds, and how far the relay knows that it was.
+    pub(super) fn step_clock(&mut self) -> (i64, i64) {
+        if !self.shape.steps || self.dice.chance(50) {
+            return (0, 0);
+        }
+        let size = self.dice.length(self.shape.span) / 1_000;
+        let (step, told) = if self.dice.chance(50) { (size, true) } else { (-size, self.dice.chance(50)) };
+        self.wall += step;
+        self.stepped |= step != 0;
+        (step, if told { step } else { 0 })
+    }
+
+    pub(super) fn owners(&self) -> Vec<Option<AccountName>> {
+        self.settings.accounts.iter().map(|account| Some(account.name.clone())).chain([None]).collect()
+    }
+
+    /// What changed of the budgets goes to the disk. Now and then all of it is compared.
+    pub(super) fn flush(&mut self) {
+        for change in self.s.budget_changes() {
+            match change.change {
+                budget::Change::Put(row) => self.rows.insert((change.account, row.limit, row.slot), row),
+                budget::Change::Remove { limit, slot } => self.rows.remove(&(change.account, limit, slot)),
+            };
+        }
+        self.log.spent.iter_mut().for_each(|spent| spent.kept = true);
+        if self.dice.chance(5) {
+            let state = self.s.budget_state().into_iter().map(|change| match change.change {
+                budget::Change::Put(row) => ((change.account, row.limit, row.slot), row),
+                budget::Change::Remove { .. } => panic!("a state removes nothing"),
+            });
+            assert_eq!(self.rows, state.collect::<Rows>(), "the changes do not add up to the state");
+        }
+    }
+
+    /// No more trouble, so that everything comes to its end.
+    pub(super) fn calm_down(&mut self) {
+        self.calm = true;
+        let now = self.now();
+        for account in 0..self.settings.accounts.len() {
+            self.suspend(account, None);
+        }
+        for (id, item) in &mut self.queue {
+            item.queued.held = false;
+            assert!(self.s.hold(now, *id, false));
+        }
+        self.gifts += 1;
+    }
+}
