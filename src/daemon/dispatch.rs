@@ -66,8 +66,10 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
         let phase = shared.shutdown.phase();
         if phase == Phase::Running {
             let decisions: Vec<Decision> = std::iter::from_fn(|| scheduler.next(now)).collect();
-            // What is reserved is durable before anything of it is used.
-            let kept = books.keep(&shared, &mut scheduler).await;
+            // What is reserved is durable before anything of it is used. What was given back or used up may wait: until it is recorded it counts
+            // as in flight, and after a crash as used.
+            let starts = decisions.iter().any(|decision| matches!(decision, Decision::Attempt { .. }));
+            let kept = !starts && !books.are_late(now) || books.keep(&shared, &mut scheduler).await;
             for decision in decisions {
                 match decision {
                     Decision::Expire { delivery } => {
@@ -87,7 +89,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
             return counts.active + counts.ready + counts.deferred + counts.held;
         }
         let deadline = scheduler.deadline(now).filter(|_| phase == Phase::Running);
-        let wait = deadline.map(|deadline| deadline.since(now));
+        let wait = deadline.into_iter().chain(books.due()).min().map(|deadline| deadline.since(now));
         tokio::select! {
             _ = events.recv_many(&mut batch, BATCH) => {}
             Some(_) = attempts.join_next(), if !attempts.is_empty() => {}
@@ -98,9 +100,15 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
         for event in batch.drain(..) {
             match event {
                 Event::Add(queued) => queued.into_iter().for_each(|queued| scheduler.add(now, queued)),
-                Event::Ended(ended) => scheduler.ended(now, &ended).iter().for_each(telemetry::gate),
+                Event::Ended(ended) => {
+                    scheduler.ended(now, &ended).iter().for_each(telemetry::gate);
+                    books.note(now);
+                }
                 Event::Settled { delivery, remaining, due } => scheduler.settled(now, delivery, remaining, due),
-                Event::PutBack { delivery, due } => scheduler.put_back(now, delivery, due),
+                Event::PutBack { delivery, due } => {
+                    scheduler.put_back(now, delivery, due);
+                    books.note(now);
+                }
                 Event::Ask(Question(question)) => question(&mut scheduler, now),
             }
         }

@@ -4,6 +4,7 @@
 //! the present clock: within one boot the boot clock says how much time has really passed, whatever was done to the wall clock meanwhile.
 
 use std::fs;
+use std::time::Duration;
 
 use super::Shared;
 use crate::budget;
@@ -18,26 +19,49 @@ use crate::telemetry;
 pub(super) struct Books {
     /// The store missed some changes: it gets everything anew.
     behind: bool,
+    /// Since when something has changed that is not recorded.
+    unrecorded: Option<Timestamp>,
 }
 
+/// How long a change may wait for the next attempt to be recorded together with its reservation.
+const LAG: Duration = Duration::from_millis(100);
+
 impl Books {
+    /// Something changed that nothing depends on yet.
+    pub fn note(&mut self, now: Timestamp) {
+        self.unrecorded.get_or_insert(now);
+    }
+
+    /// When what changed is to be recorded, if anything did.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.unrecorded.map(|since| since + LAG)
+    }
+
+    /// Whether that time has come.
+    pub fn are_late(&self, now: Timestamp) -> bool {
+        self.due().is_some_and(|due| due <= now)
+    }
+
     /// Records what changed; returns whether it is durable.
     pub async fn keep<S: Spool>(&mut self, shared: &Shared<S>, scheduler: &mut Scheduler) -> bool {
         let changes = if self.behind { scheduler.budget_state() } else { scheduler.budget_changes() };
         if changes.is_empty() && !self.behind {
+            self.unrecorded = None;
             return true;
         }
         let rows = changes.into_iter().map(row).collect();
         let (at, boot) = shared.clock.reading();
         match shared.store.keep_ledger(rows, self.behind, Anchor { boot_id: shared.boot_id.clone(), boot, at }).await {
             Ok(()) => {
-                self.behind = false;
+                (self.behind, self.unrecorded) = (false, None);
                 return true;
             }
             Err(StoreError::Fatal(why)) => shared.store_failed(&why),
             Err(error) => telemetry::store_busy("recording what is used of the budgets", &error.to_string()),
         }
         self.behind = true;
+        // Once more after a while, whether anything goes or not.
+        self.unrecorded = Some(at);
         false
     }
 }
