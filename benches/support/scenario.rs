@@ -202,7 +202,8 @@ impl Scenario {
              [[listener]]\naddress = \"127.0.0.1:0\"\n\
              [[client]]\nname = \"load\"\nnetworks = [\"127.0.0.0/8\"]\n\
              [[route]]\nname = \"hve\"\nhost = \"127.0.0.1\"\nport = {}\ntls_ca_file = \"{ca}\"\ntls_server_name = \"smtp-hve.office365.com\"\n\
-             [limits]\nsessions = 1000\nsessions_per_address = 1000\ntransactions = 1000000\n",
+             [limits]\nsessions = 1000\nsessions_per_address = 1000\ntransactions = 1000000\n\
+             [account_limits]\nrecipients_per_day = \"none\"\n[tenant_limits]\nrecipients_per_day = \"none\"\n",
             folder.join("data").display(),
             sim.address().port()
         );
