@@ -6,13 +6,14 @@
 //!                                  │ Add
 //!                                  ▼
 //!            dispatcher (owns the scheduler) ─▶ attempt task ─▶ upstream ─▶ store.settle
-//!                                  ▲                                           │ Finished
+//!                                  ▲                                           │ Settled
 //!                                  └───────────────────────────────────────────┘
 //! operator ─▶ socket ─▶ control ─▶ store, then Ask ─▶ dispatcher
 //! ```
 //!
-//! Invariants: a client sees 250 only after the store has said `Ok`; an attempt begins only after the store has recorded that it does; the
-//! scheduler hears of an attempt's end only after the store has recorded it; when the store fails for good the process ends.
+//! Invariants: a client sees 250 only after the store has said `Ok`; an attempt begins only after the store has recorded what it reserves and
+//! that it begins; an attempt's end frees its account and settles its budgets at once, but the delivery is placed anew only after the store has
+//! recorded the end; when the store fails for good the process ends.
 
 mod attempt;
 mod control;
