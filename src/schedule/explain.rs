@@ -6,7 +6,8 @@ use crate::budget::{Budget, LimitName, Limits, Need, Usage, Used};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, DeliveryId, Priority, RouteName};
 
-use super::scheduler::{Account, Entry, Gates, Place, Scheduler, Suspension};
+use super::gate::Gates;
+use super::scheduler::{Account, Entry, Place, Scheduler, Suspension};
 
 /// What a delivery waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]

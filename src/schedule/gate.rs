@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::mail::DeliveryId;
+use crate::mail::{Class, DeliveryId};
 use crate::reply::{Pause, PauseLength};
 
 use super::Settings;
@@ -83,6 +83,55 @@ impl Gate {
     pub fn release(&mut self, delivery: DeliveryId) {
         if let Some(closed) = &mut self.closed {
             closed.probe.take_if(|probe| *probe == delivery);
+        }
+    }
+}
+
+/// One gate for everything and one for each class.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gates {
+    pub all: Gate,
+    pub internal: Gate,
+    pub external: Gate,
+}
+
+impl Gates {
+    pub fn of(&mut self, class: Option<Class>) -> &mut Gate {
+        match class {
+            None => &mut self.all,
+            Some(Class::Internal) => &mut self.internal,
+            Some(Class::External) => &mut self.external,
+        }
+    }
+
+    pub fn by_class(&self, class: Class) -> &Gate {
+        match class {
+            Class::Internal => &self.internal,
+            Class::External => &self.external,
+        }
+    }
+
+    pub fn admit(&self, now: Timestamp, class: Class) -> bool {
+        self.all.admits(now) && self.by_class(class).admits(now)
+    }
+
+    pub fn opens(&self, class: Class) -> Option<Timestamp> {
+        Some(self.all.opens()?.max(self.by_class(class).opens()?))
+    }
+
+    pub fn pass(&mut self, now: Timestamp, class: Class, delivery: DeliveryId) {
+        self.all.pass(now, delivery);
+        self.of(Some(class)).pass(now, delivery);
+    }
+
+    pub fn succeed(&mut self, started: Timestamp, class: Class) -> bool {
+        let own = self.of(Some(class)).succeed(started);
+        self.all.succeed(started) || own
+    }
+
+    pub fn release(&mut self, delivery: DeliveryId) {
+        for gate in [&mut self.all, &mut self.internal, &mut self.external] {
+            gate.release(delivery);
         }
     }
 }

@@ -10,8 +10,10 @@ mod scheduler;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use explain::{AccountStatus, ClassStatus, Reason, Wait};
 pub use plan::{Amount, Bottleneck, Cause, Load, Plan, Way, plan};
-pub use scheduler::{BudgetChange, Change, Counts, Decision, Ended, Scheduler, Suspension, Who};
+pub use scheduler::{Scheduler, Suspension};
 pub use settings::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings};
+pub use values::{BudgetChange, Change, Counts, Decision, Ended, Who};

@@ -16,93 +16,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::budget::{self, Budget, Need, Reservation, Share, Used, Wait};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
-use crate::reply::{Pause, Scope};
+use crate::reply::Scope;
 
-use super::gate::{Gate, doubled};
+use super::gate::{Gates, doubled};
 use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
+use super::values::{BudgetChange, Change, Counts, Decision, Ended, Who};
 use super::{ACCOUNTS_MAX, Affinity, ClientSettings, Settings};
-
-/// What is to be done now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// Try this delivery on this account.
-    Attempt {
-        /// What.
-        delivery: DeliveryId,
-        /// On which account.
-        account: AccountName,
-        /// How many of its recipients, from the first; the others stay queued.
-        recipients: u16,
-    },
-    /// Give this delivery up: its message is older than the queue's lifetime. It is out of the queue.
-    Expire {
-        /// What.
-        delivery: DeliveryId,
-    },
-}
-
-/// The end of an attempt, as far as accounts and budgets are concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// Which delivery.
-    pub delivery: DeliveryId,
-    /// When the attempt had begun.
-    pub started: Timestamp,
-    /// What the upstream server may have counted.
-    pub used: Used,
-    /// What the account, or more, must wait for.
-    pub pause: Option<Pause>,
-}
-
-/// A change of what is used of a budget, to be kept in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BudgetChange {
-    /// Whose; none: the tenant's.
-    pub account: Option<AccountName>,
-    /// What.
-    pub change: budget::Change,
-}
-
-/// A gate that closed or opened, to be told once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// No attempts until then.
-    Closed {
-        /// Whose.
-        gate: Who,
-        /// Until when.
-        until: Timestamp,
-        /// Why, and who must do what.
-        pause: Pause,
-    },
-    /// Attempts go on.
-    Opened {
-        /// Whose.
-        gate: Who,
-    },
-}
-
-/// Whom a gate belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
-    /// One account.
-    Account(AccountName),
-    /// All accounts of a route: its endpoint, or the tenant behind it.
-    Route(RouteName),
-}
-
-/// How many deliveries are where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Attempts under way.
-    pub active: usize,
-    /// Due, and waiting for an account.
-    pub ready: usize,
-    /// Deferred to a later time.
-    pub deferred: usize,
-    /// Held by an operator.
-    pub held: usize,
-}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -153,14 +72,6 @@ pub(super) struct Route {
     pub name: RouteName,
     pub gates: Gates,
     accounts: AccountSet,
-}
-
-/// One gate for everything and one for each class.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Gates {
-    pub all: Gate,
-    pub internal: Gate,
-    pub external: Gate,
 }
 
 #[derive(Debug)]
@@ -696,47 +607,6 @@ impl Scheduler {
         self.client_numbers.insert(settings.name.clone(), number);
         self.clients.push(Client { settings, accounts });
         number
-    }
-}
-
-impl Gates {
-    fn of(&mut self, class: Option<Class>) -> &mut Gate {
-        match class {
-            None => &mut self.all,
-            Some(Class::Internal) => &mut self.internal,
-            Some(Class::External) => &mut self.external,
-        }
-    }
-
-    pub(super) fn by_class(&self, class: Class) -> &Gate {
-        match class {
-            Class::Internal => &self.internal,
-            Class::External => &self.external,
-        }
-    }
-
-    fn admit(&self, now: Timestamp, class: Class) -> bool {
-        self.all.admits(now) && self.by_class(class).admits(now)
-    }
-
-    fn opens(&self, class: Class) -> Option<Timestamp> {
-        Some(self.all.opens()?.max(self.by_class(class).opens()?))
-    }
-
-    fn pass(&mut self, now: Timestamp, class: Class, delivery: DeliveryId) {
-        self.all.pass(now, delivery);
-        self.of(Some(class)).pass(now, delivery);
-    }
-
-    fn succeed(&mut self, started: Timestamp, class: Class) -> bool {
-        let own = self.of(Some(class)).succeed(started);
-        self.all.succeed(started) || own
-    }
-
-    fn release(&mut self, delivery: DeliveryId) {
-        for gate in [&mut self.all, &mut self.internal, &mut self.external] {
-            gate.release(delivery);
-        }
     }
 }
 
