@@ -30,6 +30,7 @@ impl Relay {
         let account = |i| AccountSettings {
             name: AccountName::new(format!("hve{i}@contoso.com")),
             route: route.clone(),
+            app: None,
             connections: 4,
             limits: limits.clone(),
         };

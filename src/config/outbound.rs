@@ -152,7 +152,7 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
             continue;
         }
         warn_of_foreign_domain(&address, &place, tenant, findings);
-        accounts.settings.extend(route.map(|route| AccountSettings { name: name.clone(), route, connections, limits }));
+        accounts.settings.extend(route.map(|route| AccountSettings { name: name.clone(), route, app: None, connections, limits }));
         accounts.logins.extend(password.map(|password| (name, Login { user: address.as_str().to_owned(), password })));
     }
     report_idle_routes(document, findings, routes, &accounts.settings);

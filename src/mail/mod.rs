@@ -11,7 +11,7 @@ pub mod words;
 pub use author::{Author, Authors, authors};
 pub use header::{Field, Fields, Header, Line, header_end};
 pub use message::{
-    AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Queued, Recipient, RouteName,
+    AccountName, AppName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Queued, Recipient, RouteName,
 };
 pub use queue_id::{NotAQueueId, QueueId, QueueIds};
 pub use rewrite::{Rewrite, growth_bound, rewrite};

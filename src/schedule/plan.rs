@@ -298,6 +298,7 @@ mod tests {
         let account = |i| AccountSettings {
             name: AccountName::new(format!("hve{i}@contoso.com")),
             route: RouteName::new("hve"),
+            app: None,
             connections: 4,
             limits: limits.clone(),
         };

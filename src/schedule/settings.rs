@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::budget::{Limits, Share};
-use crate::mail::{AccountName, ClientName, RouteName};
+use crate::mail::{AccountName, AppName, ClientName, RouteName};
 
 /// The scheduler's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct AccountSettings {
     pub name: AccountName,
     /// The route whose endpoint it logs in at.
     pub route: RouteName,
+    /// The OAuth application that it logs in with; none: it has a password of its own, or no login.
+    pub app: Option<AppName>,
     /// Connections at a time.
     pub connections: usize,
     /// What it may send.

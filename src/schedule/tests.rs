@@ -23,7 +23,7 @@ fn name(i: usize) -> AccountName {
 }
 
 fn settings(accounts: usize, connections: usize, limits: &Limits) -> Settings {
-    let account = |i| AccountSettings { name: name(i), route: RouteName::new("hve"), connections, limits: limits.clone() };
+    let account = |i| AccountSettings { name: name(i), route: RouteName::new("hve"), app: None, connections, limits: limits.clone() };
     let clients = vec![ClientSettings { affinity: Affinity::None, ..ClientSettings::new(ClientName::new("devices")) }];
     Settings { accounts: (0..accounts).map(account).collect(), clients, ..Settings::default() }
 }

@@ -16,7 +16,7 @@ use super::world::account;
 const START: Timestamp = Timestamp::from_millis(1_795_285_881_000);
 
 fn settings(accounts: usize, connections: usize, limits: &Limits) -> Settings {
-    let account = |i| AccountSettings { name: account(i), route: RouteName::new("hve"), connections, limits: limits.clone() };
+    let account = |i| AccountSettings { name: account(i), route: RouteName::new("hve"), app: None, connections, limits: limits.clone() };
     Settings { accounts: (0..accounts).map(account).collect(), ..Settings::default() }
 }
 

@@ -48,6 +48,7 @@ impl Shape {
             .map(|i| AccountSettings {
                 name: account(i),
                 route: RouteName::new("hve"),
+                app: None,
                 connections: 1 + dice.below(4) as usize,
                 limits: same.clone().unwrap_or_else(|| limits(dice, windows, 1)),
             })
