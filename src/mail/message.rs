@@ -48,6 +48,10 @@ name!(
     AccountName
 );
 name!(
+    /// An OAuth application that accounts get their tokens through.
+    AppName
+);
+name!(
     /// Where recipients of a class go.
     RouteName
 );

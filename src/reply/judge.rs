@@ -1,7 +1,7 @@
 //! From what happened to what follows: an outcome for each recipient, a pause for whoever needs one.
 //!
 //! Up to AUTH nothing has been said about any mail, so nothing there is a mail's fault: all is deferred, the attempt does not count, and the
-//! endpoint or the account pauses, whatever the code. From MAIL on the catalogue decides. A recipient fails for an explicit 5yz only, and
+//! endpoint, the account or its application pauses, whatever the code. From MAIL on the catalogue decides. A recipient fails for an explicit 5yz only, and
 //! only if the reply is about the recipient or the message; all else defers. Trouble of an account, or of more, pauses it and does not count
 //! against the delivery, which may go by another account at once. What the server may have taken although it did not say so is in doubt.
 
@@ -12,6 +12,9 @@ use crate::smtp::{EnhancedStatus, Reply};
 
 use super::catalogue::effective_status;
 use super::{Action, Catalogue, Cause, Disposition, End, Entry, Judgement, Outcome, Pause, PauseLength, Report, Scope, Step, Trouble};
+
+/// The catalogue's name for it.
+const STALE_TOKEN: &str = "token-stale";
 
 const REFUSED_LOGIN: &str = "The server refuses this account's login: look at its password, at the account's policies, and at the reply.";
 const REFUSED_HOST: &str = "The server refuses connections from this relay: look at the reply, and whether host and port are right.";
@@ -69,6 +72,11 @@ pub fn judge_open(catalogue: &Catalogue, trouble: &Trouble, recipients: usize) -
     let verdict = before_mail(catalogue, trouble);
     let pause = verdict.pause.clone();
     Judgement { pause, ..sum((0..recipients).map(|_| verdict.clone())) }
+}
+
+/// Whether a refused AUTH asks for nothing but a fresh token.
+pub fn is_stale_token(catalogue: &Catalogue, reply: &Reply) -> bool {
+    catalogue.lookup(Step::Auth, reply).name == STALE_TOKEN
 }
 
 fn sum(verdicts: impl Iterator<Item = Verdict>) -> Judgement {
@@ -160,6 +168,7 @@ fn before_mail(catalogue: &Catalogue, trouble: &Trouble) -> Verdict {
         Cause::Protocol(_) => (happened(trouble), pausing(Scope::Connection, PauseLength::BackOff, WRONG_SERVER)),
         Cause::Local(_) if login => (happened(trouble), pausing(Scope::Account, PauseLength::Suspended, WRONG_LOGIN)),
         Cause::Local(_) => (happened(trouble), pausing(Scope::Connection, PauseLength::BackOff, "")),
+        Cause::Token(fault) => (happened(trouble), pausing(Scope::App, fault.pause, &fault.advice)),
     };
     Verdict { pause: Some(pause), counts: Counts::No, ..verdict }
 }
@@ -196,6 +205,8 @@ fn happened(trouble: &Trouble) -> Verdict {
         Cause::Tls(_) => (7, 5),
         Cause::Protocol(_) | Cause::Reply(_) => (5, 0),
         Cause::Local(_) => (3, 0),
+        // Other security status.
+        Cause::Token(_) => (7, 0),
     };
     stop(trouble.step, Disposition::Deferred, Some(EnhancedStatus::new(4, subject, detail)), trouble.cause.to_string())
 }

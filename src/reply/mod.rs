@@ -6,8 +6,8 @@ mod report;
 mod verdict;
 
 pub use catalogue::{Action, Catalogue, Entry};
-pub use judge::{judge, judge_open};
-pub use report::{Cause, End, Report, Step, Trouble};
+pub use judge::{is_stale_token, judge, judge_open};
+pub use report::{Cause, End, Report, Step, TokenFault, Trouble};
 pub use verdict::{Disposition, Judgement, Outcome, Pause, PauseLength, Scope};
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use crate::smtp::Reply;
 
+use super::PauseLength;
+
 /// A step of the dialogue with an upstream server, in the order in which they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
+    /// The OAuth token of the account's application, without which no connection is opened.
+    Token,
     /// Name resolution and the TCP connection.
     Connect,
     /// The server's 220.
@@ -35,6 +39,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Token => "getting a token",
             Self::Connect => "connecting",
             Self::Greeting => "greeting",
             Self::Ehlo => "EHLO",
@@ -65,6 +70,19 @@ pub enum Cause {
     Protocol(String),
     /// Our own end failed: the content could not be read, a credential is missing.
     Local(String),
+    /// There is no OAuth token.
+    Token(TokenFault),
+}
+
+/// Why there is no OAuth token. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFault {
+    /// What the token endpoint said, or what happened instead.
+    pub reason: String,
+    /// How long the application's accounts are left alone.
+    pub pause: PauseLength,
+    /// Who must do what; empty if it passes by itself.
+    pub advice: String,
 }
 
 impl fmt::Display for Cause {
@@ -73,6 +91,7 @@ impl fmt::Display for Cause {
             Self::Reply(reply) => reply.fmt(f),
             Self::TimedOut(limit) => write!(f, "no answer within {}", crate::units::format_duration(*limit)),
             Self::Lost(what) | Self::Tls(what) | Self::Protocol(what) | Self::Local(what) => f.write_str(what),
+            Self::Token(fault) => f.write_str(&fault.reason),
         }
     }
 }

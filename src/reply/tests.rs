@@ -24,6 +24,10 @@ fn refusal(step: Step, line: &str) -> Trouble {
     Trouble { step, cause: Cause::Reply(reply(line)) }
 }
 
+fn token(reason: &str, pause: PauseLength, advice: &str) -> Cause {
+    Cause::Token(TokenFault { reason: reason.to_owned(), pause, advice: advice.to_owned() })
+}
+
 /// A transaction with two recipients in which the reply came at the step; at RCPT the first recipient got it, and the other was accepted.
 fn transaction(step: Step, line: &str) -> Judgement {
     let good = || Some(reply("250 2.1.5 Recipient OK"));
@@ -172,6 +176,29 @@ fn nothing_before_mail_is_a_mails_fault() {
 }
 
 #[test]
+fn a_token_that_is_not_had_pauses_the_application_as_long_as_the_fault_says() {
+    for length in [BACK_OFF, SUSPENDED, MINUTE] {
+        let trouble = Trouble { step: Step::Token, cause: token("temporarily_unavailable", length, "") };
+        let pause = judge_open(Catalogue::builtin(), &trouble, 2).pause.expect("a pause");
+        assert_eq!((pause.scope, pause.length, pause.reason.as_str()), (Scope::App, length, "getting a token: temporarily_unavailable"));
+    }
+}
+
+#[test]
+fn a_stale_token_is_known_by_its_code_or_its_words() {
+    for (line, stale) in [
+        ("501 5.5.127 Invalid XOAUTH2 argument. Token will expire soon", true),
+        ("535 5.7.142 Token expired", true),
+        ("535 5.7.143 Token expired", true),
+        ("535 5.7.3 Authentication unsuccessful", false),
+        ("535 5.7.144 Invalid API permissions", false),
+        ("421 4.3.2 Service not available", false),
+    ] {
+        assert_eq!(is_stale_token(Catalogue::builtin(), &reply(line)), stale, "{line}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_cannot_be_reached_pauses() {
     let lost = || Cause::Lost("connection refused".to_owned());
     for (step, cause, status, scope, alarm) in [
@@ -181,6 +208,8 @@ fn an_endpoint_that_cannot_be_reached_pauses() {
         (Step::Tls, Cause::Tls("wrong name".to_owned()), "4.7.5", Scope::Connection, true),
         (Step::Auth, lost(), "4.4.2", Scope::Connection, false),
         (Step::Auth, Cause::Local("NUL".to_owned()), "4.3.0", Scope::Account, true),
+        (Step::Token, token("invalid_client", SUSPENDED, "Renew it."), "4.7.0", Scope::App, true),
+        (Step::Token, token("no answer", BACK_OFF, ""), "4.7.0", Scope::App, false),
     ] {
         let judgement = judge_open(Catalogue::builtin(), &Trouble { step, cause: cause.clone() }, 1);
         let pause = judgement.pause.expect("a pause");
