@@ -9,6 +9,7 @@ mod plan;
 mod queue;
 mod run;
 mod show;
+mod sim;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +49,11 @@ enum Command {
     Accounts(accounts::Arguments),
     /// When an amount of mail would have gone, what would hold it up, and what more accounts would change. Sends nothing.
     Plan(plan::Arguments),
+    /// A simulated HVE endpoint, alone: to try a migration, a script or another sender before it meets the tenant.
+    ///
+    /// It speaks STARTTLS and AUTH, holds the profile's limits with the service's own replies, refuses foreign senders and (at general
+    /// availability) external recipients, and keeps what it takes. Ctrl-C ends it; SIGHUP reads the faults again.
+    Sim(sim::Arguments),
     /// Try it out: a simulated HVE endpoint, the relay on 127.0.0.1:2525, and a small workload. Needs nothing and keeps nothing.
     Demo {
         /// End after the table; exit status 0 only if every message had the outcome it should.
@@ -84,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Queue(arguments) => queue::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Demo { once, port } => demo::run(once, port),
     }
 }
@@ -111,6 +118,8 @@ mod tests {
             "accounts --json",
             "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
             "accounts resume hve01@contoso.com",
+            "sim",
+            "sim --listen 0.0.0.0:587 --profile hve-ga --faults /x --keep /y --domain contoso.com --account a@contoso.com=secret",
         ] {
             assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_ok(), "{line}");
         }

@@ -100,6 +100,11 @@ impl Sim {
         self.service.records.taken()
     }
 
+    /// What it took since the last call, and then forgets, so that an endpoint can run for days.
+    pub fn drain(&self) -> Vec<Taken> {
+        self.service.records.drain()
+    }
+
     /// The counts so far.
     pub fn counters(&self) -> Counters {
         self.service.records.counters()

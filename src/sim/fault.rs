@@ -3,8 +3,9 @@
 //! A fault takes the place of what the endpoint would have done at its step; of several that fit, the first in the list whose turn it is
 //! acts. Each fault counts every time that it fits, also when another one acts.
 
+use std::ops::Range;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::record::lock;
 use crate::smtp::Mailbox;
@@ -18,6 +19,8 @@ pub struct Fault {
     pub account: Option<String>,
     /// Only for this recipient: at RCPT the one that is named, later if the transaction has it. Compared without regard to case.
     pub recipient: Option<String>,
+    /// Only in this time since the faults were put in force.
+    pub between: Option<Range<Duration>>,
     /// Which of the times that it fits.
     pub times: Times,
     /// What happens.
@@ -27,7 +30,7 @@ pub struct Fault {
 impl Fault {
     /// At this step, for everybody, always.
     pub fn new(when: Step, action: Action) -> Self {
-        Self { when, account: None, recipient: None, times: Times::Always, action }
+        Self { when, account: None, recipient: None, between: None, times: Times::Always, action }
     }
 
     /// [`Self::new`] with a reply, the commonest fault.
@@ -45,6 +48,11 @@ impl Fault {
         Self { recipient: Some(address.into()), ..self }
     }
 
+    /// Only in this time since the faults were put in force.
+    pub fn between(self, times: Range<Duration>) -> Self {
+        Self { between: Some(times), ..self }
+    }
+
     /// Only the first so many times.
     pub fn first(self, times: u32) -> Self {
         Self { times: Times::First(times), ..self }
@@ -55,14 +63,15 @@ impl Fault {
         Self { times: Times::Nth(time), ..self }
     }
 
-    fn fits(&self, event: &Event<'_>) -> bool {
+    fn fits(&self, event: &Event<'_>, age: Duration) -> bool {
         let step = match (self.when, event.step) {
             (Step::Content { .. }, Step::Content { .. }) => true,
             (fault, reached) => fault == reached,
         };
         let account = self.account.as_ref().is_none_or(|wanted| event.account.is_some_and(|user| user.eq_ignore_ascii_case(wanted)));
         let recipient = |wanted: &String| event.recipients.iter().any(|mailbox| mailbox.as_str().eq_ignore_ascii_case(wanted));
-        step && account && self.recipient.as_ref().is_none_or(recipient)
+        let now = self.between.as_ref().is_none_or(|between| between.contains(&age));
+        step && now && account && self.recipient.as_ref().is_none_or(recipient)
     }
 }
 
@@ -134,18 +143,33 @@ pub(super) struct Event<'a> {
 }
 
 /// The faults in force.
-#[derive(Debug, Default)]
-pub(super) struct Script(Mutex<Vec<(Fault, u32)>>);
+#[derive(Debug)]
+pub(super) struct Script(Mutex<InForce>);
+
+#[derive(Debug)]
+struct InForce {
+    since: Instant,
+    /// Each with how often it has fitted.
+    faults: Vec<(Fault, u32)>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self(Mutex::new(InForce { since: Instant::now(), faults: Vec::new() }))
+    }
+}
 
 impl Script {
     pub(super) fn set(&self, faults: Vec<Fault>) {
-        *lock(&self.0) = faults.into_iter().map(|fault| (fault, 0)).collect();
+        *lock(&self.0) = InForce { since: Instant::now(), faults: faults.into_iter().map(|fault| (fault, 0)).collect() };
     }
 
     /// The fault whose turn it is.
     pub(super) fn due(&self, event: &Event<'_>) -> Option<Fault> {
         let mut due = None;
-        for (fault, seen) in lock(&self.0).iter_mut().filter(|(fault, _)| fault.fits(event)) {
+        let mut script = lock(&self.0);
+        let age = script.since.elapsed();
+        for (fault, seen) in script.faults.iter_mut().filter(|(fault, _)| fault.fits(event, age)) {
             *seen += 1;
             let turn = match fault.times {
                 Times::Always => true,
@@ -180,6 +204,14 @@ mod tests {
             let acted = expected.map(|_| script.due(&event(Step::Mail, None, &[])).is_some());
             assert_eq!(acted, expected, "{times:?}");
         }
+    }
+
+    #[test]
+    fn fits_only_in_its_time() {
+        let seconds = Duration::from_secs;
+        let fault = Fault::new(Step::Mail, Action::Drop).between(seconds(2)..seconds(4));
+        let fits = [0, 1, 2, 3, 4, 5].map(|age| fault.fits(&event(Step::Mail, None, &[]), seconds(age)));
+        assert_eq!(fits, [false, false, true, true, false, false]);
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// A server certificate and the CA that signed it. Cheap to copy.
 #[derive(Clone)]
 pub struct Identity {
     ca_pem: Arc<str>,
+    /// The server's certificate and its key.
+    server_pem: Arc<str>,
     server: Arc<ServerConfig>,
 }
 
@@ -35,6 +36,20 @@ impl Identity {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2021, 1, 1);
         })
+    }
+
+    /// The one that [`Self::server_pem`] and [`Self::ca_pem`] described: its clients need not learn to trust another CA.
+    ///
+    /// # Errors
+    /// If there is no certificate in `server_pem`, or no key that belongs to it.
+    pub fn again(ca_pem: &str, server_pem: &str) -> io::Result<Self> {
+        let server = crate::tls::server_config(server_pem, server_pem).map_err(io::Error::other)?;
+        Ok(Self { ca_pem: ca_pem.into(), server_pem: server_pem.into(), server })
+    }
+
+    /// Its certificate and its private key, in PEM form.
+    pub fn server_pem(&self) -> &str {
+        &self.server_pem
     }
 
     /// The CA's certificate, for the client's trust.
@@ -64,13 +79,7 @@ impl Identity {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &Issuer::new(ca, ca_key)).map_err(io::Error::other)?;
 
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private))
-            .map_err(io::Error::other)?;
-        Ok(Self { ca_pem: ca_certificate.pem().into(), server: Arc::new(server) })
+        Self::again(&ca_certificate.pem(), &format!("{}{}", certificate.pem(), key.serialize_pem()))
     }
 }
 

@@ -161,6 +161,11 @@ impl Records {
         lock(&self.taken).clone()
     }
 
+    /// What was taken, which is then forgotten.
+    pub(super) fn drain(&self) -> Vec<Taken> {
+        std::mem::take(&mut lock(&self.taken))
+    }
+
     /// Changes the counts and wakes who waits for them.
     pub(super) fn note<T>(&self, change: impl FnOnce(&mut Counters) -> T) -> T {
         let result = change(&mut lock(&self.counters));

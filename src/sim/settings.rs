@@ -107,8 +107,10 @@ pub struct Limit {
 pub struct Limits {
     /// Recipients: 100,000 in 24 hours.
     pub recipients: Option<Limit>,
-    /// Messages that have an external recipient: 10 in a minute.
+    /// Messages that have an external recipient: 10 in a minute. The sources disagree about what is counted, see `external_unit`.
     pub external_messages: Option<Limit>,
+    /// What `external_messages` counts.
+    pub external_unit: ExternalUnit,
     /// External recipients: 2,000 in 24 hours.
     pub external_recipients: Option<Limit>,
     /// Connections that are logged in at once. Not documented for HVE.
@@ -117,14 +119,30 @@ pub struct Limits {
 
 impl Limits {
     /// None at all.
-    pub const NONE: Self = Self { recipients: None, external_messages: None, external_recipients: None, connections: None };
+    pub const NONE: Self = Self {
+        recipients: None,
+        external_messages: None,
+        external_unit: ExternalUnit::Messages,
+        external_recipients: None,
+        connections: None,
+    };
     /// Those of the preview.
     pub const PREVIEW: Self = Self {
         recipients: Some(Limit { count: 100_000, window: DAY }),
         external_messages: Some(Limit { count: 10, window: Duration::from_secs(60) }),
+        external_unit: ExternalUnit::Messages,
         external_recipients: Some(Limit { count: 2_000, window: DAY }),
         connections: None,
     };
+}
+
+/// What the limit of external mail in a minute counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExternalUnit {
+    /// A message that has external recipients, once.
+    Messages,
+    /// Each external recipient.
+    Recipients,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);

@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::settings::{Limit, Limits};
+use super::settings::{ExternalUnit, Limit, Limits};
 
 /// What an account has used.
 #[derive(Debug)]
 pub(super) struct Budgets {
     recipients: Option<Window>,
     external_messages: Option<Window>,
+    external_unit: ExternalUnit,
     external_recipients: Option<Window>,
 }
 
@@ -30,6 +31,7 @@ impl Budgets {
         Self {
             recipients: window(limits.recipients),
             external_messages: window(limits.external_messages),
+            external_unit: limits.external_unit,
             external_recipients: window(limits.external_recipients),
         }
     }
@@ -37,8 +39,12 @@ impl Budgets {
     /// Charges one message with so many recipients, so many of them external: all of it, or, if one budget does not have it, nothing.
     /// `now` must not be before that of an earlier call.
     pub(super) fn charge(&mut self, now: Instant, recipients: u64, external: u64) -> Result<(), Exceeded> {
+        let rate = match self.external_unit {
+            ExternalUnit::Messages => u64::from(external > 0),
+            ExternalUnit::Recipients => external,
+        };
         let mut uses = [
-            (&mut self.external_messages, u64::from(external > 0), Exceeded::ExternalMessages),
+            (&mut self.external_messages, rate, Exceeded::ExternalMessages),
             (&mut self.external_recipients, external, Exceeded::ExternalRecipients),
             (&mut self.recipients, recipients, Exceeded::Recipients),
         ];
@@ -116,6 +122,14 @@ mod tests {
         assert_eq!(budgets.charge(instant_before, 1, 0), Ok(()), "internal mail is not concerned");
         assert_eq!(budgets.charge(start + MINUTE, 1, 1), Ok(()));
         assert_eq!(budgets.charge(start + MINUTE, 1, 1), Err(Exceeded::ExternalMessages));
+    }
+
+    #[test]
+    fn a_minute_counts_recipients_where_it_is_told_to() {
+        let (mut budgets, start) = limited(Limits { external_unit: ExternalUnit::Recipients, ..Limits::PREVIEW });
+        assert_eq!(budgets.charge(start, 9, 9), Ok(()));
+        assert_eq!(budgets.charge(start, 3, 2), Err(Exceeded::ExternalMessages));
+        assert_eq!(budgets.charge(start, 3, 1), Ok(()));
     }
 
     #[test]
