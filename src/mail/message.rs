@@ -55,10 +55,6 @@ name!(
     /// Where recipients of a class go.
     RouteName
 );
-name!(
-    /// An OAuth application that some accounts log in with.
-    AppName
-);
 
 /// Whether a recipient is in the tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
