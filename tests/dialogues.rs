@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dialogue::{Cut, Inside, Relay, Script, Setup, matches, reply_line, scripts};
 use hve_relay::clock::Timestamp;
-use hve_relay::intake::Policy;
+use hve_relay::intake::{Addressee, Policy};
 use hve_relay::mail::QueueId;
 use hve_relay::session::{Effect, Envelope, Input, Session};
 use hve_relay::smtp::{EnhancedStatus, Reply};
@@ -273,8 +273,8 @@ impl Relay for Pure {
                 self.claim(recipient, |envelope| match envelope.recipients.is_empty() {
                     true => "nobody else".to_owned(),
                     false => {
-                        let (mailbox, class) = envelope.recipients.remove(0);
-                        format!("{mailbox} {class}")
+                        let Addressee { address, class, .. } = envelope.recipients.remove(0);
+                        format!("{address} {class}")
                     }
                 })
             }

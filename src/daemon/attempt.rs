@@ -10,11 +10,12 @@ use super::dispatch::Event;
 use super::{Phase, Shared, Upstream};
 use crate::budget::Used;
 use crate::clock::Timestamp;
+use crate::intake::Addressee;
 use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite};
 use crate::notice::{self, Bounce, FailedRecipient, Notice};
 use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
 use crate::schedule::{Ended, Scheduler};
-use crate::smtp::EnhancedStatus;
+use crate::smtp::{EnhancedStatus, RecipientDsn};
 use crate::store::{Job, NewMessage, Settlement, Spool, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Transaction};
@@ -103,8 +104,10 @@ async fn settle<S: Spool>(
     let results: Vec<(&Recipient, &Outcome)> = delivery.recipients.iter().zip(&judgement.outcomes).collect();
     let of = |wanted: Disposition| results.iter().filter(move |(_, outcome)| outcome.disposition == wanted);
     let failed: Vec<FailedRecipient> = of(Disposition::Failed)
+        .filter(|(recipient, _)| wants_bounce(recipient))
         .map(|(recipient, outcome)| FailedRecipient {
             address: recipient.address.clone(),
+            orcpt: recipient.dsn.orcpt.clone(),
             outcome: (*outcome).clone(),
             expired: false,
             remote_mta: Some(upstream.endpoint.host.clone()),
@@ -146,6 +149,11 @@ async fn settle<S: Spool>(
     shared.tell(Event::Settled { delivery: delivery.id, remaining, due });
 }
 
+/// Whether the sender wants to hear of it if this recipient fails; if it did not say so, it does (RFC 3461 §4.1).
+fn wants_bounce(recipient: &Recipient) -> bool {
+    recipient.dsn.notify.is_none_or(|notify| notify.failure)
+}
+
 /// What the upstream server counts of an attempt, or may count.
 fn used(judgement: &Judgement) -> Used {
     let counted = |outcome: &&Outcome| match outcome.disposition {
@@ -183,8 +191,10 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
         .delivery
         .recipients
         .iter()
+        .filter(|recipient| wants_bounce(recipient))
         .map(|recipient| FailedRecipient {
             address: recipient.address.clone(),
+            orcpt: recipient.dsn.orcpt.clone(),
             outcome: outcome.clone(),
             expired: true,
             remote_mta: None,
@@ -245,7 +255,8 @@ async fn notice<S: Spool>(shared: &Shared<S>, job: &Job, failed: &[FailedRecipie
     let Notice { message, recipient, content } =
         notice::bounce(&Bounce { id, now, hostname: &shared.hostname, original: &job.message, header, failed })?;
     let class = shared.policy.recipient(&recipient).ok()?;
-    let deliveries = shared.policy.split(vec![(recipient, class)], id, now);
+    let addressee = Addressee { address: recipient, class, dsn: RecipientDsn::default() };
+    let deliveries = shared.policy.split(vec![addressee], id, now);
     Some(NewMessage { message, deliveries, content })
 }
 

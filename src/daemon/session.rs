@@ -233,6 +233,7 @@ impl<S: Spool> Conversation<S> {
             size: facts.size,
             eight_bit: facts.eight_bit,
             smtputf8: envelope.smtputf8,
+            dsn: envelope.dsn.clone(),
         }
     }
 

@@ -7,6 +7,6 @@ mod repair;
 mod settings;
 
 pub use door::Door;
-pub use policy::Policy;
+pub use policy::{Addressee, Policy};
 pub use repair::{Facts, Repair, RepairError};
 pub use settings::{ClientSettings, Settings};

@@ -13,7 +13,18 @@ use ipnet::IpNet;
 use super::{ClientSettings, Settings};
 use crate::clock::Timestamp;
 use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient, RouteName};
-use crate::smtp::{AddressError, EnhancedStatus, Mailbox, Reply};
+use crate::smtp::{AddressError, EnhancedStatus, Mailbox, RecipientDsn, Reply};
+
+/// A recipient that was accepted, before it has a place in a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressee {
+    /// The forward-path.
+    pub address: Mailbox,
+    /// Whether it is in the tenant.
+    pub class: Class,
+    /// What RCPT asked of notices about it (RFC 3461).
+    pub dsn: RecipientDsn,
+}
 
 /// The policy in force.
 #[derive(Debug, Clone)]
@@ -92,12 +103,12 @@ impl Policy {
     ///
     /// A class whose route is gone goes the other class's way, so that nothing that was accepted is without a delivery; that cannot happen
     /// as long as the policy that splits is the one that accepted.
-    pub fn split(&self, recipients: Vec<(Mailbox, Class)>, id: QueueId, now: Timestamp) -> Vec<Delivery> {
+    pub fn split(&self, recipients: Vec<Addressee>, id: QueueId, now: Timestamp) -> Vec<Delivery> {
         let any = self.settings.internal_route.as_ref().or(self.settings.external_route.as_ref());
         let mut deliveries: Vec<Delivery> = Vec::new();
         // For each class the delivery that still has room.
         let mut open: [Option<usize>; 2] = [None, None];
-        for (address, class) in recipients {
+        for Addressee { address, class, dsn } in recipients {
             let slot = &mut open[class as usize];
             let with_room = slot.filter(|i| deliveries[*i].recipients.len() < self.most(class));
             let i = with_room.unwrap_or(deliveries.len());
@@ -109,7 +120,7 @@ impl Policy {
                 deliveries.push(Delivery { id, route: route.clone(), class, recipients: Vec::new(), attempts: 0, due: now });
             }
             let recipients = &mut deliveries[i].recipients;
-            recipients.push(Recipient { ordinal: recipients.len() as u16, address });
+            recipients.push(Recipient { ordinal: recipients.len() as u16, address, dsn });
         }
         deliveries
     }
@@ -162,6 +173,10 @@ mod tests {
 
     fn mailbox(text: &str) -> Mailbox {
         text.parse().expect(text)
+    }
+
+    fn addressee(text: &str, class: Class) -> Addressee {
+        Addressee { address: mailbox(text), class, dsn: RecipientDsn::default() }
     }
 
     #[test]
@@ -227,7 +242,7 @@ mod tests {
     fn splits_by_class_and_number_and_loses_nobody() {
         let policy = policy();
         let addresses = ["1@contoso.com", "2@x.example", "3@contoso.com", "4@contoso.com", "5@y.example", "6@x.example"];
-        let recipients = addresses.iter().map(|text| (mailbox(text), policy.class(&mailbox(text)))).collect();
+        let recipients = addresses.iter().map(|text| addressee(text, policy.class(&mailbox(text)))).collect();
         let id = QueueId::from_number(7).expect("positive");
         let deliveries = policy.split(recipients, id, Timestamp::from_millis(5));
         let shown: Vec<_> = deliveries
@@ -249,8 +264,8 @@ mod tests {
             let mut policy = policy();
             policy.settings.recipients_per_delivery = of_all;
             policy.settings.external_recipients_per_delivery = external;
-            let internal = (0..4).map(|i| (mailbox(&format!("{i}@contoso.com")), Class::Internal));
-            let others = (0..4).map(|i| (mailbox(&format!("{i}@x.example")), Class::External));
+            let internal = (0..4).map(|i| addressee(&format!("{i}@contoso.com"), Class::Internal));
+            let others = (0..4).map(|i| addressee(&format!("{i}@x.example"), Class::External));
             let deliveries = policy.split(internal.chain(others).collect(), id, Timestamp::default());
             assert_eq!(deliveries.iter().map(|delivery| delivery.recipients.len()).collect::<Vec<_>>(), sizes, "{external:?}");
         }

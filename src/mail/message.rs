@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{NotAQueueId, QueueId};
 use crate::clock::Timestamp;
-use crate::smtp::{Mailbox, ReversePath};
+use crate::smtp::{Mailbox, MessageDsn, RecipientDsn, ReversePath};
 
 /// A name from the configuration, cheap to copy. Two names are equal if their texts are.
 macro_rules! name {
@@ -151,6 +151,8 @@ pub struct Message {
     pub eight_bit: bool,
     /// The transaction asked for SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// What MAIL asked of notices about it (RFC 3461).
+    pub dsn: MessageDsn,
 }
 
 /// The name of a delivery: its message and its number in it, from 1. Written `01KA…Z.1`.
@@ -201,6 +203,8 @@ pub struct Recipient {
     pub ordinal: u16,
     /// The forward-path.
     pub address: Mailbox,
+    /// What RCPT asked of notices about it (RFC 3461).
+    pub dsn: RecipientDsn,
 }
 
 /// What the scheduler must know of a queued delivery.

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::mail::words::{one_line, unstructured, write_field};
 use crate::mail::{Header, Kind, Message, QueueId, domain, message_id};
 use crate::reply::Outcome;
-use crate::smtp::{EnhancedStatus, Mailbox, ReversePath};
+use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, Orcpt, ReversePath};
 
 /// Octets of the original's header that a notice carries; whole fields only.
 const HEADER: usize = 64 * 1024;
@@ -47,6 +47,8 @@ pub struct Bounce<'a> {
 pub struct FailedRecipient {
     /// The forward-path.
     pub address: Mailbox,
+    /// The address that the sender had in mind, if it said so (RFC 3461 §4.2).
+    pub orcpt: Option<Orcpt>,
     /// What the last attempt came to.
     pub outcome: Outcome,
     /// It did not fail by itself, the time for it ran out.
@@ -130,6 +132,7 @@ pub fn bounce(about: &Bounce<'_>) -> Option<Notice> {
         size: content.len() as u64,
         eight_bit: !content.is_ascii(),
         smtputf8: recipient.is_international(),
+        dsn: MessageDsn::default(),
     };
     Some(Notice { message, recipient: recipient.clone(), content })
 }
@@ -141,11 +144,17 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
 /// The part for programs (RFC 3464 §2).
 fn delivery_status(about: &Bounce<'_>) -> Vec<u8> {
     let mut out = Vec::new();
+    if let Some(envid) = &about.original.dsn.envid {
+        field(&mut out, "Original-Envelope-Id", envid);
+    }
     field(&mut out, "Reporting-MTA", &format!("dns; {}", domain(about.hostname)));
     field(&mut out, "X-HVE-Relay-Queue-ID", &about.original.id.to_string());
     field(&mut out, "Arrival-Date", &about.original.accepted_at.rfc5322());
     for failed in about.failed {
         out.extend_from_slice(b"\r\n");
+        if let Some(orcpt) = &failed.orcpt {
+            field(&mut out, "Original-Recipient", &format!("{}; {}", orcpt.address_type, orcpt.ascii_address()));
+        }
         field(&mut out, "Final-Recipient", &typed(&failed.address));
         field(&mut out, "Action", "failed");
         field(&mut out, "Status", &failed.status().to_string());
@@ -233,6 +242,7 @@ mod tests {
             size: 1_000,
             eight_bit: false,
             smtputf8: false,
+            dsn: MessageDsn::default(),
         }
     }
 
@@ -240,6 +250,7 @@ mod tests {
         let outcome = Outcome { disposition: Disposition::Failed, status, diagnostic: diagnostic.to_owned(), step: Step::Rcpt };
         FailedRecipient {
             address: address.parse().expect("a mailbox"),
+            orcpt: None,
             outcome,
             expired: false,
             remote_mta: Some("smtp-hve.office365.com".to_owned()),
@@ -346,6 +357,19 @@ mod tests {
         let [text, status, _] = parts(&written(&original("x"), HEADER, &[untried]).expect("a notice"));
         assert!(text.contains("kept trying for 5 days.") && !text.contains("The last attempt"));
         assert!(status.contains("Status: 4.4.7") && !status.contains("Diagnostic-Code") && !status.contains("Last-Attempt-Date"));
+    }
+
+    #[test]
+    fn says_again_what_the_sender_called_the_message_and_the_recipient() {
+        let dsn = MessageDsn { ret: None, envid: Some("QQ 314159".to_owned()) };
+        let orcpt = "rfc822;Bob+2BScan@contoso.com".parse().ok();
+        let [_, status, _] =
+            parts(&written(&Message { dsn, ..original("x") }, HEADER, &[FailedRecipient { orcpt, ..unknown() }]).expect("a notice"));
+        assert!(status.starts_with("Original-Envelope-Id: QQ 314159\r\nReporting-MTA: dns; relay.contoso.com\r\n"), "{status}");
+        assert!(
+            status.contains("Original-Recipient: rfc822; Bob+Scan@contoso.com\r\nFinal-Recipient: rfc822; bob@contoso.com\r\n"),
+            "{status}"
+        );
     }
 
     #[test]

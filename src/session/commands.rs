@@ -4,8 +4,8 @@ use std::io::Write;
 
 use super::transaction::Transaction;
 use super::{Effect, Ending, Hello, Phase, Session, Settings, replies};
-use crate::mail::Class;
-use crate::smtp::{AddressError, Command, CommandError, Line, MailParameters, Mailbox, NotOffered, Reply, ReversePath};
+use crate::intake::Addressee;
+use crate::smtp::{AddressError, Command, CommandError, Line, MailParameters, Mailbox, NotOffered, RecipientDsn, Reply, ReversePath};
 
 /// The most characters of a command that go into a log.
 const SHOWN: usize = 300;
@@ -35,7 +35,7 @@ impl Session {
                 return self.end(replies::too_many_transactions(self.settings.transactions), shown(line), Ending::TurnedAway);
             }
             Command::Mail { path, parameters } => self.mail(path, parameters),
-            Command::Rcpt { path } => self.rcpt(path),
+            Command::Rcpt { path, dsn } => self.rcpt(path, dsn),
             Command::Data => self.data(),
             Command::Rset => {
                 self.transaction = None;
@@ -65,7 +65,7 @@ impl Session {
             write!(
                 self.replies,
                 "250-{hostname} Hello {}\r\n250-SIZE {message_size}\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
-                 250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n",
+                 250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250 HELP\r\n",
                 self.peer
             )
         } else {
@@ -94,11 +94,11 @@ impl Session {
         Ok(())
     }
 
-    fn rcpt(&mut self, path: &str) -> Result<(), Reply> {
+    fn rcpt(&mut self, path: &str, dsn: RecipientDsn) -> Result<(), Reply> {
         self.transaction.as_mut().ok_or_else(replies::mail_first)?.had_recipients = true;
-        match (self.recipient(path)?, &mut self.transaction) {
-            (Some((mailbox, class)), Some(transaction)) => {
-                transaction.add(mailbox, class);
+        match (self.recipient(path, dsn)?, &mut self.transaction) {
+            (Some(recipient), Some(transaction)) => {
+                transaction.add(recipient);
                 self.say("250 2.1.5 Recipient accepted");
             }
             _ => self.say("250 2.1.5 Recipient accepted already"),
@@ -107,7 +107,7 @@ impl Session {
     }
 
     /// The recipient that a forward-path names, and `None` if the transaction has it already.
-    fn recipient(&self, path: &str) -> Result<Option<(Mailbox, Class)>, Reply> {
+    fn recipient(&self, path: &str, dsn: RecipientDsn) -> Result<Option<Addressee>, Reply> {
         let transaction = self.transaction.as_ref().ok_or_else(replies::mail_first)?;
         // RFC 5321 §4.5.1: every domain has a postmaster, and so has the place where no domain is said.
         let is_postmaster = |local_part: &str| local_part.eq_ignore_ascii_case("postmaster");
@@ -119,7 +119,7 @@ impl Session {
         if transaction.recipients.len() >= self.settings.recipients {
             return Err(replies::too_many_recipients(self.settings.recipients));
         }
-        Ok(Some((mailbox, class)))
+        Ok(Some(Addressee { address: mailbox, class, dsn }))
     }
 
     /// Reads an address; one without a domain gets ours if `may_qualify` says so.

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::mail::{Class, ClientName, QueueId};
-use crate::smtp::{Mailbox, Reply, ReversePath};
+use crate::intake::Addressee;
+use crate::mail::{ClientName, QueueId};
+use crate::smtp::{Mailbox, MessageDsn, Reply, ReversePath};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,11 +137,13 @@ pub struct Envelope {
     /// MAIL FROM.
     pub reverse_path: ReversePath,
     /// RCPT TO in the order given, each once; never empty.
-    pub recipients: Vec<(Mailbox, Class)>,
+    pub recipients: Vec<Addressee>,
     /// The transaction asked for SMTPUTF8.
     pub smtputf8: bool,
     /// The transaction said BODY=8BITMIME. Content may have octets beyond ASCII although it did not.
     pub eight_bit_declared: bool,
+    /// What MAIL asked of notices (RFC 3461).
+    pub dsn: MessageDsn,
 }
 
 /// The transaction that is under way, as far as its trace information needs it (RFC 5321 §4.4).

@@ -310,7 +310,7 @@ impl Session {
             protocol: hello.protocol(transaction.parameters.smtputf8),
             reverse_path: &transaction.reverse_path,
             only_recipient: match &transaction.recipients[..] {
-                [(only, _)] => Some(only),
+                [only] => Some(&only.address),
                 _ => None,
             },
         })
@@ -319,7 +319,7 @@ impl Session {
     /// What the commands have said; all of it is there in a session that has come to its end of data.
     fn envelope(&mut self) -> Option<Envelope> {
         let (client, hello, transaction) = (self.client.as_ref()?, self.hello.as_ref()?, self.transaction.as_mut()?);
-        let MailParameters { eight_bit, smtputf8, .. } = transaction.parameters;
+        let MailParameters { eight_bit, smtputf8, dsn, .. } = transaction.parameters.clone();
         Some(Envelope {
             client: client.clone(),
             peer: self.peer,
@@ -329,6 +329,7 @@ impl Session {
             recipients: std::mem::take(&mut transaction.recipients),
             smtputf8,
             eight_bit_declared: eight_bit,
+            dsn,
         })
     }
 

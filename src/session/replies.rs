@@ -63,11 +63,24 @@ pub(super) fn command_error(error: CommandError<'_>) -> Reply {
         CommandError::UnknownParameter(parameter) => {
             reply(555, (5, 5, 4), format!("The parameter {} is not offered: EHLO lists what is", shown(parameter)))
         }
-        CommandError::BadParameter(parameter) => reply(
-            501,
-            (5, 5, 4),
-            format!("The parameter {} cannot be: write SIZE=octets, BODY=7BIT, BODY=8BITMIME or SMTPUTF8", shown(parameter)),
-        ),
+        CommandError::BadParameter(parameter) => {
+            reply(501, (5, 5, 4), format!("The parameter {} cannot be: write {}", shown(parameter), form(parameter)))
+        }
+        CommandError::RepeatedParameter(parameter) => {
+            reply(501, (5, 5, 4), format!("The parameter {} comes a second time: say it once", shown(parameter)))
+        }
+    }
+}
+
+/// How a parameter is to be written.
+fn form(parameter: &str) -> &'static str {
+    let keyword = parameter.split('=').next().unwrap_or_default();
+    match keyword.to_ascii_uppercase().as_str() {
+        "NOTIFY" => "NOTIFY=NEVER, or NOTIFY= and one or more of SUCCESS, FAILURE and DELAY with commas between them (RFC 3461)",
+        "ORCPT" => "ORCPT=rfc822;name@domain, at most 500 characters, with a + in the address as +2B and a = as +3D (RFC 3461)",
+        "RET" => "RET=FULL or RET=HDRS (RFC 3461)",
+        "ENVID" => "ENVID= and at most 100 printable characters, with a + as +2B, a = as +3D and a blank as +20 (RFC 3461)",
+        _ => "SIZE=octets, BODY=7BIT, BODY=8BITMIME or SMTPUTF8",
     }
 }
 

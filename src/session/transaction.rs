@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::mail::Class;
+use crate::intake::Addressee;
 use crate::smtp::{MailParameters, Mailbox, ReversePath};
 
 /// Up to here a look at each recipient is cheaper than a table.
@@ -14,7 +14,7 @@ const FEW: usize = 8;
 pub(super) struct Transaction {
     pub reverse_path: ReversePath,
     pub parameters: MailParameters,
-    pub recipients: Vec<(Mailbox, Class)>,
+    pub recipients: Vec<Addressee>,
     /// RCPT was said at least once, though it may have been refused.
     pub had_recipients: bool,
     /// A hash of each recipient, once there are many.
@@ -28,18 +28,19 @@ impl Transaction {
 
     /// Whether this recipient has been accepted before. Equal hashes only lead to a closer look, so that nobody gains by making them.
     pub(super) fn has(&self, mailbox: &Mailbox) -> bool {
-        (self.recipients.len() <= FEW || self.seen.contains(&hash(mailbox))) && self.recipients.iter().any(|(known, _)| known == mailbox)
+        (self.recipients.len() <= FEW || self.seen.contains(&hash(mailbox)))
+            && self.recipients.iter().any(|known| known.address == *mailbox)
     }
 
     /// Accepts a recipient that is not there yet.
-    pub(super) fn add(&mut self, mailbox: Mailbox, class: Class) {
+    pub(super) fn add(&mut self, recipient: Addressee) {
         if self.recipients.len() == FEW {
-            self.seen.extend(self.recipients.iter().map(|(known, _)| hash(known)));
+            self.seen.extend(self.recipients.iter().map(|known| hash(&known.address)));
         }
         if self.recipients.len() >= FEW {
-            self.seen.insert(hash(&mailbox));
+            self.seen.insert(hash(&recipient.address));
         }
-        self.recipients.push((mailbox, class));
+        self.recipients.push(recipient);
     }
 }
 
@@ -56,6 +57,8 @@ fn hash(mailbox: &Mailbox) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::Class;
+    use crate::smtp::RecipientDsn;
 
     #[test]
     fn knows_each_recipient_again_however_many_there_are() {
@@ -63,7 +66,7 @@ mod tests {
         for number in 0..3 * FEW {
             let mailbox: Mailbox = format!("r{number}@contoso.com").parse().expect("a mailbox");
             assert!(!transaction.has(&mailbox));
-            transaction.add(mailbox, Class::Internal);
+            transaction.add(Addressee { address: mailbox, class: Class::Internal, dsn: RecipientDsn::default() });
             for known in 0..=number {
                 assert!(transaction.has(&format!("r{known}@CONTOSO.com").parse().expect("a mailbox")), "{known} of {number}");
             }

@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use super::dsn::{MessageDsn, NotADsnValue, RecipientDsn, parse_envid};
+
 /// A command that this side of SMTP knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command<'a> {
@@ -25,6 +27,8 @@ pub enum Command<'a> {
     Rcpt {
         /// The forward-path without its brackets.
         path: &'a str,
+        /// What stood behind it (RFC 3461).
+        dsn: RecipientDsn,
     },
     /// DATA
     Data,
@@ -56,7 +60,7 @@ pub enum NotOffered {
 }
 
 /// The parameters of MAIL that are offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailParameters {
     /// SIZE (RFC 1870): how many octets the client is going to send, as far as it knows. A number beyond 64 bits is the largest of them.
     pub size: Option<u64>,
@@ -64,6 +68,8 @@ pub struct MailParameters {
     pub eight_bit: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// RET and ENVID (RFC 3461).
+    pub dsn: MessageDsn,
 }
 
 /// Why a line is no command.
@@ -85,6 +91,8 @@ pub enum CommandError<'a> {
     UnknownParameter(&'a str),
     /// A parameter that is offered, with a value that it cannot have.
     BadParameter(&'a str),
+    /// A parameter that may be said once and was said again (RFC 3461 §4).
+    RepeatedParameter(&'a str),
 }
 
 impl<'a> Command<'a> {
@@ -109,10 +117,7 @@ impl<'a> Command<'a> {
             }
             b"RCPT" => {
                 let (path, rest) = path(argument, "TO", CommandError::NotARcptCommand)?;
-                if let Some(parameter) = rest.split_ascii_whitespace().next() {
-                    return Err(CommandError::UnknownParameter(parameter));
-                }
-                Self::Rcpt { path }
+                Self::Rcpt { path, dsn: RecipientDsn::parse(rest)? }
             }
             b"DATA" if argument.is_empty() => Self::Data,
             b"DATA" => return Err(CommandError::ArgumentOfData),
@@ -137,9 +142,11 @@ impl MailParameters {
     fn parse(text: &str) -> Result<Self, CommandError<'_>> {
         let mut parameters = Self::default();
         for parameter in text.split_ascii_whitespace() {
-            let (keyword, value) = parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
+            let (keyword, value) = keyword_and_value(parameter);
             let is = |name: &str| keyword.eq_ignore_ascii_case(name);
             match value {
+                _ if is("RET") => once(&mut parameters.dsn.ret, parameter, str::parse)?,
+                _ if is("ENVID") => once(&mut parameters.dsn.envid, parameter, parse_envid)?,
                 Some(value) if is("SIZE") => parameters.size = Some(octets(value).ok_or(CommandError::BadParameter(parameter))?),
                 Some(value) if is("BODY") && value.eq_ignore_ascii_case("8BITMIME") => parameters.eight_bit = true,
                 Some(value) if is("BODY") && value.eq_ignore_ascii_case("7BIT") => parameters.eight_bit = false,
@@ -149,6 +156,35 @@ impl MailParameters {
             }
         }
         Ok(parameters)
+    }
+}
+
+impl RecipientDsn {
+    fn parse(text: &str) -> Result<Self, CommandError<'_>> {
+        let mut dsn = Self::default();
+        for parameter in text.split_ascii_whitespace() {
+            let (keyword, _) = keyword_and_value(parameter);
+            match keyword {
+                _ if keyword.eq_ignore_ascii_case("NOTIFY") => once(&mut dsn.notify, parameter, str::parse)?,
+                _ if keyword.eq_ignore_ascii_case("ORCPT") => once(&mut dsn.orcpt, parameter, str::parse)?,
+                _ => return Err(CommandError::UnknownParameter(parameter)),
+            }
+        }
+        Ok(dsn)
+    }
+}
+
+fn keyword_and_value(parameter: &str) -> (&str, Option<&str>) {
+    parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)))
+}
+
+/// Reads the value of a parameter that may be said once.
+fn once<'a, T>(slot: &mut Option<T>, parameter: &'a str, read: impl Fn(&str) -> Result<T, NotADsnValue>) -> Result<(), CommandError<'a>> {
+    let (_, value) = keyword_and_value(parameter);
+    let value = value.and_then(|value| read(value).ok()).ok_or(CommandError::BadParameter(parameter))?;
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(CommandError::RepeatedParameter(parameter)),
     }
 }
 
@@ -196,6 +232,7 @@ fn without_source_route(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smtp::{Notify, Orcpt, Ret};
 
     fn mail(path: &str) -> Result<Command<'_>, CommandError<'_>> {
         Ok(Command::Mail { path, parameters: MailParameters::default() })
@@ -223,19 +260,34 @@ mod tests {
         ] {
             assert_eq!(Command::parse(line.as_bytes()), mail(path), "{line:?}");
         }
-        assert_eq!(Command::parse(b"rcpt to: <@x:a@b> "), Ok(Command::Rcpt { path: "a@b" }));
+        assert_eq!(Command::parse(b"rcpt to: <@x:a@b> "), Ok(Command::Rcpt { path: "a@b", dsn: RecipientDsn::default() }));
     }
 
     #[test]
     fn reads_the_parameters_of_mail() {
-        let all = MailParameters { size: Some(100), eight_bit: true, smtputf8: true };
+        let all = MailParameters { size: Some(100), eight_bit: true, smtputf8: true, dsn: MessageDsn::default() };
+        let dsn = MessageDsn { ret: Some(Ret::Headers), envid: Some("QQ 1".to_owned()) };
         for (line, parameters) in [
-            ("MAIL FROM:<a@b> SIZE=100 BODY=8BITMIME SMTPUTF8", all),
+            ("MAIL FROM:<a@b> SIZE=100 BODY=8BITMIME SMTPUTF8", all.clone()),
             ("MAIL FROM:<a@b>size=100  body=8bitmime smtputf8 ", all),
             ("MAIL FROM:a@b BODY=7BIT", MailParameters::default()),
+            ("MAIL FROM:<a@b> ret=hdrs envid=QQ+201 SIZE=5", MailParameters { size: Some(5), dsn, ..MailParameters::default() }),
             ("MAIL FROM:<a@b> SIZE=99999999999999999999999", MailParameters { size: Some(u64::MAX), ..MailParameters::default() }),
         ] {
             assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Mail { path: "a@b", parameters }), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn reads_the_parameters_of_rcpt() {
+        let orcpt = Some(Orcpt { address_type: "rfc822".to_owned(), address: "x+y@b".to_owned() });
+        let failure = Some(Notify { failure: true, ..Notify::NEVER });
+        for (line, dsn) in [
+            ("RCPT TO:<a@b>", RecipientDsn::default()),
+            ("RCPT TO:<a@b> NOTIFY=NEVER", RecipientDsn { notify: Some(Notify::NEVER), orcpt: None }),
+            ("RCPT TO:a@b orcpt=rfc822;x+2By@b  notify=failure", RecipientDsn { notify: failure, orcpt }),
+        ] {
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Rcpt { path: "a@b", dsn }), "{line:?}");
         }
     }
 
@@ -259,9 +311,17 @@ mod tests {
             ("MAIL FR\u{e9}:<a>", NotAMailCommand),
             ("RCPT FROM:<a@b>", NotARcptCommand),
             ("DATA now", ArgumentOfData),
-            ("MAIL FROM:<a@b> RET=FULL", UnknownParameter("RET=FULL")),
             ("MAIL FROM:<a@b> AUTH=<>", UnknownParameter("AUTH=<>")),
-            ("RCPT TO:<a@b> NOTIFY=NEVER", UnknownParameter("NOTIFY=NEVER")),
+            ("RCPT TO:<a@b> RET=FULL", UnknownParameter("RET=FULL")),
+            ("RCPT TO:<a@b> SIZE=5", UnknownParameter("SIZE=5")),
+            ("MAIL FROM:<a@b> NOTIFY=NEVER", UnknownParameter("NOTIFY=NEVER")),
+            ("MAIL FROM:<a@b> RET", BadParameter("RET")),
+            ("MAIL FROM:<a@b> RET=ALL", BadParameter("RET=ALL")),
+            ("MAIL FROM:<a@b> ENVID=a+0Ab", BadParameter("ENVID=a+0Ab")),
+            ("MAIL FROM:<a@b> RET=FULL RET=FULL", RepeatedParameter("RET=FULL")),
+            ("RCPT TO:<a@b> NOTIFY=NEVER,DELAY", BadParameter("NOTIFY=NEVER,DELAY")),
+            ("RCPT TO:<a@b> ORCPT=a@b", BadParameter("ORCPT=a@b")),
+            ("RCPT TO:<a@b> NOTIFY=DELAY notify=never", RepeatedParameter("notify=never")),
             ("MAIL FROM:<a@b> SIZE", BadParameter("SIZE")),
             ("MAIL FROM:<a@b> SIZE=", BadParameter("SIZE=")),
             ("MAIL FROM:<a@b> SIZE=-1", BadParameter("SIZE=-1")),

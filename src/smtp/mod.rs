@@ -3,11 +3,13 @@
 mod address;
 mod command;
 mod data;
+mod dsn;
 mod line;
 mod reply;
 
 pub use address::{AddressError, Mailbox, ReversePath};
 pub use command::{Command, CommandError, MailParameters, NotOffered};
 pub use data::DataDecoder;
+pub use dsn::{MessageDsn, NotADsnValue, Notify, Orcpt, RecipientDsn, Ret, encode_xtext, parse_envid};
 pub use line::{Line, LineSplitter};
 pub use reply::{EnhancedStatus, NotAStatus, Reply};

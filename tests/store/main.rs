@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use conformance::{Bed, queued};
 use hve_relay::mail::{AccountName, Content, DeliveryId, InDoubt, Kind, Message, Priority};
-use hve_relay::smtp::ReversePath;
+use hve_relay::smtp::{MessageDsn, RecipientDsn, ReversePath};
 use hve_relay::store::sqlite::{OpenError, Sqlite};
-use hve_relay::store::{Incoming, Ledger, Settings, Spool};
+use hve_relay::store::{Incoming, Ledger, Listed, Settings, Spool};
 use samples::{accept, id, is_intact, now, settled};
 
 struct SqliteBed(tempfile::TempDir);
@@ -178,9 +178,10 @@ async fn a_queue_of_version_1_is_brought_up_whole() {
             let (sample, _) = samples::message(queued.id.message, job.message.size as usize, &[]);
             let expected = match queued.id.message {
                 notice if notice == id(5) => {
-                    Message { priority: Priority::Normal, kind: Kind::Notice, peer: None, reverse_path: ReversePath::Null, ..sample }
+                    let (kind, peer, reverse_path) = (Kind::Notice, None, ReversePath::Null);
+                    Message { priority: Priority::Normal, dsn: MessageDsn::default(), kind, peer, reverse_path, ..sample }
                 }
-                _ => Message { priority: Priority::Normal, ..sample },
+                _ => Message { priority: Priority::Normal, dsn: MessageDsn::default(), ..sample },
             };
             assert_eq!(job.message, expected);
         }
@@ -205,6 +206,34 @@ async fn a_queue_of_version_1_is_brought_up_whole() {
     assert_eq!(queued(&spool).await.len(), 6);
 }
 
+/// `v2.db` as version 2 left it: of 1 one recipient settled and one part held; 2 in doubt with the first of its recipients; an account suspended.
+#[tokio::test]
+async fn a_queue_of_version_2_is_brought_up_whole() {
+    let bed = SqliteBed::new();
+    std::fs::write(bed.0.path().join("queue.db"), include_bytes!("v2.db")).expect("written");
+    for _ in 0..2 {
+        let spool = bed.open();
+        assert_eq!((spool.newest(), spool.recovered()), (Some(id(4)), &Default::default()));
+        let listed = spool.list(None, 100).await.expect("listed");
+        let shown: Vec<_> = listed.iter().map(|it| (it.delivery.id.to_string(), it.delivery.recipients.len(), it.held)).collect();
+        let part = |number, part| DeliveryId { message: id(number), part }.to_string();
+        assert_eq!(shown, [(part(1, 1), 2, false), (part(1, 2), 1, true), (part(2, 1), 2, false)]);
+        assert_eq!(listed[0].last_reply, "432 4.3.2 Concurrent connections limit exceeded");
+        for Listed { message, delivery, .. } in &listed {
+            let (sample, _) = samples::message(message.id, message.size as usize, &[]);
+            assert_eq!(*message, Message { dsn: MessageDsn::default(), ..sample });
+            assert!(delivery.recipients.iter().all(|recipient| recipient.dsn == RecipientDsn::default()));
+            assert!(is_intact(&spool.load(delivery.id).await.expect("served").expect("found")));
+        }
+        let doubts: Vec<_> = queued(&spool).await.into_iter().filter_map(|it| Some((it.id.to_string(), it.in_doubt?.recipients))).collect();
+        assert_eq!(doubts, [(part(2, 1), 1)]);
+        let Ledger { budget, anchor, suspended } = spool.ledger().await.expect("served");
+        assert_eq!((budget.len(), anchor.map(|anchor| anchor.boot), suspended.len()), (1, Some(5_000), 1));
+        spool.close().await;
+    }
+    assert!(bed.0.path().join("queue.db.v2").exists(), "kept for who goes back");
+}
+
 #[test]
 fn a_queue_of_a_newer_version_is_refused_and_left_alone() {
     let bed = SqliteBed::new();
@@ -214,7 +243,7 @@ fn a_queue_of_a_newer_version_is_refused_and_left_alone() {
     let path = bed.0.path().join("queue.db");
     std::fs::write(&path, &newer).expect("written");
     let refusal = Sqlite::open(&bed.settings()).expect_err("newer");
-    assert!(matches!(refusal, OpenError::Version { found: 7, known: 2, .. }), "{refusal}");
+    assert!(matches!(refusal, OpenError::Version { found: 7, known: 3, .. }), "{refusal}");
     assert!(std::fs::read(&path).expect("readable") == newer);
     assert!(!path.with_extension("db.v7").exists());
 }

@@ -2,7 +2,7 @@
 
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName};
-use hve_relay::smtp::ReversePath;
+use hve_relay::smtp::{MessageDsn, RecipientDsn, Ret, ReversePath};
 use hve_relay::store::{Incoming, Job, Settlement, Spool, StoreError};
 
 /// Sizes on both sides of each threshold, as a burst of mixed mail has them.
@@ -46,8 +46,17 @@ pub fn message(id: QueueId, size: usize, recipients: &[u16]) -> (Message, Vec<De
         size: size as u64,
         eight_bit: true,
         smtputf8: true,
+        dsn: MessageDsn { ret: Some(Ret::Headers), envid: Some("Q 1".into()) },
     };
-    let recipient = |ordinal| Recipient { ordinal, address: format!("user{ordinal}@contoso.com").parse().expect("a mailbox") };
+    let recipient = |ordinal| Recipient {
+        ordinal,
+        address: format!("user{ordinal}@contoso.com").parse().expect("a mailbox"),
+        dsn: match ordinal % 3 {
+            0 => RecipientDsn::default(),
+            1 => RecipientDsn { notify: "NEVER".parse().ok(), orcpt: "rfc822;user+2B1@contoso.com".parse().ok() },
+            _ => RecipientDsn { notify: "SUCCESS,DELAY".parse().ok(), orcpt: None },
+        },
+    };
     let delivery = |(part, count): (u16, &u16)| Delivery {
         id: DeliveryId { message: id, part },
         route: RouteName::new("hve"),

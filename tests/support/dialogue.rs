@@ -387,7 +387,8 @@ pub fn reply_line(octets: Vec<u8>) -> Result<String, String> {
     // RFC 2034 §4: every reply but those to greet, and 354, has an enhanced status of the class of its code.
     let text = line.get(4..).unwrap_or("");
     let greets = line.starts_with("220 ") || line.starts_with("354 ") || text.contains(" Hello ");
-    let offers = ["SIZE ", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "HELP"].iter().any(|word| text.starts_with(word));
+    let offers =
+        ["SIZE ", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "HELP"].iter().any(|word| text.starts_with(word));
     let status = text.split(' ').next().and_then(|word| word.parse::<EnhancedStatus>().ok());
     if !greets && !offers && !status.is_some_and(|status| line.starts_with(char::from(b'0' + status.class))) {
         return Err(format!("no enhanced status: {line}"));

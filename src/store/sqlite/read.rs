@@ -1,6 +1,7 @@
 //! Reading the queue: on connections of its own, on blocking threads, in short transactions, so that writing never waits for it.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::mail::{
     AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, QueueId, Queued, Recipient, RouteName,
 };
-use crate::smtp::{Mailbox, ReversePath};
+use crate::smtp::{Mailbox, MessageDsn, RecipientDsn, ReversePath};
 use crate::store::{Anchor, BudgetRow, Job, Ledger, Listed, StoreError, Suspended};
 
 /// Deliveries read at a time, each on a connection of its own that is then kept; more would only contend for the processors.
@@ -108,7 +109,7 @@ pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Res
     let (message, content) = connection
         .prepare_cached(
             "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
-                    stored_in, octets
+                    ret, envid, stored_in, octets
                FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.id = ?1",
         )?
         .query_row([id.message.number()], |row| Ok((message(row)?, content(row, place)?)))?;
@@ -119,14 +120,14 @@ pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Res
 pub(super) fn list(connection: &Connection, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Listed>> {
     let mut select = connection.prepare_cached(
         "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
-                d.message, d.part, route, class, attempts, due, held, last_reply
+                ret, envid, d.message, d.part, route, class, attempts, due, held, last_reply
            FROM delivery d JOIN message m ON m.id = d.message
           WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3",
     )?;
     // No queue id is negative.
     let (message_after, part_after) = after.map_or((-1, 0), key);
     let found = select.query_map((message_after, part_after, limit as i64), |row| {
-        Ok(Listed { message: message(row)?, delivery: delivery(row, 13)?, held: row.get(19)?, last_reply: row.get(20)? })
+        Ok(Listed { message: message(row)?, delivery: delivery(row, 15)?, held: row.get(21)?, last_reply: row.get(22)? })
     })?;
     let mut listed = found.collect::<Result<Vec<_>>>()?;
     for Listed { delivery, .. } in &mut listed {
@@ -183,9 +184,13 @@ fn delivery(row: &Row, at: usize) -> Result<Delivery> {
 }
 
 fn recipients(connection: &Connection, id: DeliveryId) -> Result<Vec<Recipient>> {
-    let select = "SELECT ordinal, address FROM recipient WHERE message = ?1 AND part = ?2 ORDER BY ordinal";
+    let select = "SELECT ordinal, address, notify, orcpt FROM recipient WHERE message = ?1 AND part = ?2 ORDER BY ordinal";
     let mut select = connection.prepare_cached(select)?;
-    select.query_map(key(id), |row| Ok(Recipient { ordinal: row.get(0)?, address: mailbox(row, 1)? }))?.collect()
+    let found = select.query_map(key(id), |row| {
+        let dsn = RecipientDsn { notify: parsed(row, 2)?, orcpt: parsed(row, 3)? };
+        Ok(Recipient { ordinal: row.get(0)?, address: mailbox(row, 1)?, dsn })
+    })?;
+    found.collect()
 }
 
 /// From the first columns, in the order in which all who ask for a message name them.
@@ -210,14 +215,15 @@ fn message(row: &Row) -> Result<Message> {
         size: octets(row, 9)?,
         eight_bit: row.get(10)?,
         smtputf8: row.get(11)?,
+        dsn: MessageDsn { ret: parsed(row, 13)?, envid: row.get(14)? },
     })
 }
 
 fn content(row: &Row, place: &Place) -> Result<Content> {
-    if row.get_ref(13)?.as_str()? == "file" {
+    if row.get_ref(15)?.as_str()? == "file" {
         return Ok(Content::File { path: place.content_of(queue_id(row, 0)?), len: octets(row, 9)? });
     }
-    Ok(Content::Inline(Bytes::from(row.get::<_, Vec<u8>>(14)?)))
+    Ok(Content::Inline(Bytes::from(row.get::<_, Vec<u8>>(16)?)))
 }
 
 fn queue_id(row: &Row, column: usize) -> Result<QueueId> {
@@ -241,6 +247,11 @@ fn priority(row: &Row, column: usize) -> Result<Priority> {
 
 fn author(row: &Row, column: usize) -> Result<Option<Mailbox>> {
     row.get_ref(column)?.as_str_or_null()?.map(|_| mailbox(row, column)).transpose()
+}
+
+/// What a client asked; what this version cannot read was not asked.
+fn parsed<T: FromStr>(row: &Row, column: usize) -> Result<Option<T>> {
+    Ok(row.get_ref(column)?.as_str_or_null()?.and_then(|text| text.parse().ok()))
 }
 
 fn mailbox(row: &Row, column: usize) -> Result<Mailbox> {

@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::mail::{Class, ClientName, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName};
-use crate::smtp::ReversePath;
+use crate::smtp::{MessageDsn, RecipientDsn, ReversePath};
 
 /// A message with one delivery for each of `recipients`, which says how many are in it.
 pub(super) fn message(number: i64, recipients: &[u16]) -> (Message, Vec<Delivery>) {
@@ -21,13 +21,18 @@ pub(super) fn message(number: i64, recipients: &[u16]) -> (Message, Vec<Delivery
         size: 4,
         eight_bit: false,
         smtputf8: false,
+        dsn: MessageDsn::default(),
     };
     let deliveries = (1..).zip(recipients).map(|(part, count)| delivery(DeliveryId { message: id, part }, *count)).collect();
     (message, deliveries)
 }
 
 fn delivery(id: DeliveryId, recipients: u16) -> Delivery {
-    let recipient = |ordinal| Recipient { ordinal, address: format!("user{ordinal}@contoso.com").parse().expect("a mailbox") };
+    let recipient = |ordinal| Recipient {
+        ordinal,
+        address: format!("user{ordinal}@contoso.com").parse().expect("a mailbox"),
+        dsn: RecipientDsn::default(),
+    };
     Delivery {
         id,
         route: RouteName::new("hve"),

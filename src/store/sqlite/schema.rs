@@ -148,7 +148,11 @@ mod tests {
         let connection = open(&temp.path().join("queue.db")).expect("opened");
         for number in [0, 31, 32, 911_000_123_456_789, i64::MAX] {
             connection
-                .execute("INSERT INTO message VALUES (?1, 0, 'mail', 'c', NULL, '', NULL, '', '', 0, 0, 0, 'row', 'bulk')", [number])
+                .execute(
+                    "INSERT INTO message (id, accepted_at, kind, client, reverse_path, subject, message_id, size, eight_bit, smtputf8, stored_in)
+                     VALUES (?1, 0, 'mail', 'c', '', '', '', 0, 0, 0, 'row')",
+                    [number],
+                )
                 .expect("inserted");
             let text: String =
                 connection.query_row("SELECT queue_id FROM message WHERE id = ?1", [number], |row| row.get(0)).expect("computed");

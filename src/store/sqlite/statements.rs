@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId};
+use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId, Recipient};
 use crate::store::{Anchor, BudgetRow, Settlement, Suspended};
 
 /// Where the content of a new message is.
@@ -38,7 +38,7 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
     connection
         .prepare_cached(
             "INSERT INTO message (id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8,
-             stored_in, priority) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             stored_in, priority, ret, envid) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute(params![
             id,
@@ -55,19 +55,23 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
             message.smtputf8,
             stored_in,
             message.priority.as_str(),
+            message.dsn.ret.map(|ret| ret.to_string()),
+            message.dsn.envid,
         ])?;
     if let Some(octets) = octets {
         connection.prepare_cached("INSERT INTO content (message, octets) VALUES (?1, ?2)")?.execute(params![id, octets])?;
     }
     let mut insert_delivery =
         connection.prepare_cached("INSERT INTO delivery (message, part, route, class, attempts, due) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
-    let mut insert_recipient =
-        connection.prepare_cached("INSERT INTO recipient (message, part, ordinal, address) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert_recipient = connection
+        .prepare_cached("INSERT INTO recipient (message, part, ordinal, address, notify, orcpt) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for delivery in deliveries {
         let Delivery { id: DeliveryId { part, .. }, route, class, attempts, due, recipients } = delivery;
         insert_delivery.execute(params![id, part, route.as_str(), class.as_str(), attempts, due.as_millis()])?;
         for recipient in recipients {
-            insert_recipient.execute(params![id, part, recipient.ordinal, recipient.address.as_str()])?;
+            let Recipient { ordinal, address, dsn } = recipient;
+            let (notify, orcpt) = (dsn.notify.map(|notify| notify.to_string()), dsn.orcpt.as_ref().map(|orcpt| orcpt.to_string()));
+            insert_recipient.execute(params![id, part, ordinal, address.as_str(), notify, orcpt])?;
         }
     }
     Ok(())

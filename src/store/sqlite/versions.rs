@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Result, TransactionBehavior};
 
 /// What each version adds to the one before; the first makes a database out of nothing. Their number is the version of this program.
-const STEPS: [fn() -> String; 2] = [version_1, version_2];
+const STEPS: [fn() -> String; 3] = [version_1, version_2, version_3];
 
 /// The version that [`bring_up`] ends with.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -142,6 +142,18 @@ SELECT queue_id || '.' || part AS delivery,
        size, reverse_path, subject, last_reply
   FROM delivery d JOIN message m ON m.id = d.message
  ORDER BY d.message, d.part;
+"
+    .into()
+}
+
+/// What clients ask of notices.
+fn version_3() -> String {
+    "
+-- RFC 3461; none: not said.
+ALTER TABLE message ADD COLUMN ret TEXT;       -- FULL or HDRS
+ALTER TABLE message ADD COLUMN envid TEXT;     -- decoded
+ALTER TABLE recipient ADD COLUMN notify TEXT;  -- NEVER, or any of SUCCESS, FAILURE and DELAY
+ALTER TABLE recipient ADD COLUMN orcpt TEXT;   -- as in the parameter: type;xtext
 "
     .into()
 }
