@@ -274,6 +274,21 @@ fn a_filter_says_which_mail_is_meant() {
 }
 
 #[test]
+fn the_status_tells_what_waits_and_which_accounts_do_not_take_mail() {
+    let world = World::with(2, |_| {}, |setup| setup.with("[tenant_limits]\nrecipients_per_day = 1000"));
+    assert!(world.operate("status").ok().contains("2 of 2 accounts ready\nqueue: 0 deliveries under way, 0 ready"));
+    world.operate("accounts suspend hve01@contoso.com --reason audit").ok();
+    world.operate("accounts suspend hve02@contoso.com").ok();
+    world.client().accepted("a@contoso.com", TO, &mail("waits", b"x\r\n"));
+    world.waiting("suspended", 1);
+    let said = world.operate("status").ok();
+    for wanted in ["0 of 2 accounts ready", "hve01@contoso.com is suspended: audit", "normal internal", "recipients_per_day"] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    assert_eq!(world.json("status")["queue"]["ready"], 1);
+}
+
+#[test]
 fn a_suspension_survives_a_restart_and_ends_when_it_is_resumed() {
     let world = World::new(2);
     assert!(world.operate("accounts suspend HVE01@contoso.com --reason audit").ok().contains("until it is resumed"));

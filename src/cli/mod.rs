@@ -10,6 +10,7 @@ mod queue;
 mod run;
 mod show;
 mod sim;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +44,8 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = CONFIG)]
         config: PathBuf,
     },
+    /// The running relay in one look: what waits, until when, and which accounts do not take mail.
+    Status(status::Arguments),
     /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
     Queue(queue::Arguments),
     /// How the running relay's accounts stand, why they wait and until when; suspend or resume one.
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config, log } => run::run(&config, log),
         Command::Check { config } => check::run(&config),
+        Command::Status(arguments) => status::run(arguments),
         Command::Queue(arguments) => queue::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
@@ -115,6 +119,7 @@ mod tests {
             "queue release --all",
             "queue retry --client erp",
             "queue remove --reason held --yes --config /x",
+            "status --json --socket /run/x",
             "accounts --json",
             "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
             "accounts resume hve01@contoso.com",
