@@ -5,6 +5,7 @@ mod accounts;
 pub mod check;
 mod control;
 mod demo;
+mod manual;
 mod plan;
 mod queue;
 mod run;
@@ -66,6 +67,17 @@ enum Command {
         #[arg(long, default_value_t = 2525, value_name = "PORT")]
         port: u16,
     },
+    /// Completions for a shell, to standard output.
+    Completions {
+        /// Which.
+        shell: manual::Kind,
+    },
+    /// The manual page, to standard output; or a page for each command, into a folder.
+    Man {
+        /// The folder; it is made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Where the configuration is if nothing else is said.
@@ -96,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Demo { once, port } => demo::run(once, port),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { out } => manual::man(out.as_ref()),
     }
 }
 
