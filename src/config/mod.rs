@@ -18,6 +18,7 @@ mod problem;
 mod profile;
 mod reader;
 mod schema;
+mod sender;
 mod summary;
 mod value;
 
@@ -40,7 +41,7 @@ pub use schema::{Form, SCHEMA, Table};
 use crate::{
     budget::Share,
     intake,
-    mail::{AccountName, Class, RouteName},
+    mail::{AccountName, Class, RouteName, SenderPolicy, Senders},
     schedule::{self, AccountSettings},
     session, store,
     telemetry::{self, Format, Level},
@@ -73,6 +74,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Each account's credentials; its keys are those of `schedule.accounts`.
     pub logins: BTreeMap<AccountName, Login>,
+    /// As whom each client's mail goes out.
+    pub senders: Senders,
     /// How connections to those servers are used.
     pub upstream: Upstream,
     /// What is logged, and in which form.
@@ -96,6 +99,8 @@ pub struct Route {
     pub server_name: ServerName<'static>,
     /// The classes of recipients that it takes.
     pub takes: Vec<Class>,
+    /// What its mail's sender becomes, unless the client says otherwise.
+    pub sender: SenderPolicy,
 }
 
 /// How upstream connections are used.
@@ -212,6 +217,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         &clients,
         accounts.settings.iter().map(|account| &account.limits).chain([&tenant_limits]),
     );
+    let senders = sender::senders(document, findings, &routes, &accounts.settings);
     let (upstream, recipients_per_delivery) = outbound::upstream(document, findings, tenant.profile);
     let takes = |class| routes.iter().find(|route| route.takes.contains(&class)).map(|route| route.name.clone());
     let (internal_route, external_route) = (takes(Class::Internal), takes(Class::External));
@@ -245,6 +251,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         },
         routes,
         logins: accounts.logins,
+        senders,
         upstream,
         log: telemetry::Settings {
             format: log.or("format", value::choice("a format", Format::WORDS), Format::Auto),

@@ -13,9 +13,9 @@ use super::inbound::{Tenant, unique};
 use super::problem::{At, Findings, Place};
 use super::profile::Profile;
 use super::reader::{Document, Section};
-use super::{PoolSettings, Route, Upstream, limits, password, value};
+use super::{PoolSettings, Route, Upstream, limits, password, sender, value};
 use crate::{
-    mail::{AccountName, Class, RouteName},
+    mail::{AccountName, Class, RouteName, SenderPolicy},
     schedule::{self, AccountSettings},
     smtp::Mailbox,
     store,
@@ -69,6 +69,7 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
         }
         let server_name = section.get("tls_server_name", value::server_name).map(|name| name.value);
         let takes = takes(section, findings, profile, &routes);
+        let sender = sender::of_route(section);
         routes.extend(server_name.or_else(|| ServerName::try_from(host.clone()).ok()).map(|server_name| Route {
             name: RouteName::new(name.as_ref().map_or("", |name| name.value.as_str())),
             host,
@@ -76,6 +77,7 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
             tls_ca_file: tls_ca_file.map(|file| file.value),
             server_name,
             takes,
+            sender,
         }));
         names.extend(name);
     }
@@ -87,6 +89,7 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
             tls_ca_file: None,
             server_name,
             takes: profile.takes.to_vec(),
+            sender: SenderPolicy::default(),
         }));
     }
     routes

@@ -54,7 +54,19 @@ pub const SCHEMA: &[Table] = &[
     table(
         "client",
         Form::Many,
-        &["name", "networks", "allow_any_address", "priority", "may_choose_priority", "weight", "accounts", "affinity"],
+        &[
+            "name",
+            "networks",
+            "allow_any_address",
+            "priority",
+            "may_choose_priority",
+            "weight",
+            "accounts",
+            "affinity",
+            "sender",
+            "display_name",
+            "dkim_signature",
+        ],
     ),
     table(
         "account",
@@ -74,7 +86,8 @@ pub const SCHEMA: &[Table] = &[
             "minimum_pause",
         ],
     ),
-    table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes"]),
+    table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes", "sender"]),
+    table("sender", Form::One, &["display_name", "dkim_signature"]),
     table("account_limits", Form::One, LIMITS),
     table("tenant_limits", Form::One, LIMITS),
     table(

@@ -27,6 +27,11 @@ impl Wrong {
     pub fn is_not(value: &DeValue<'_>, what: impl Display, hint: impl Into<String>) -> Self {
         Self { found: format!("{} is not {what}", shown(value)), hint: hint.into() }
     }
+
+    /// `"{athor}" has {athor} in it, which stands for nothing`
+    pub fn because(value: &DeValue<'_>, why: impl Display, hint: impl Into<String>) -> Self {
+        Self { found: format!("{} {why}", shown(value)), hint: hint.into() }
+    }
 }
 
 /// A value as a message quotes it, at most 80 characters of it.

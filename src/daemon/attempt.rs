@@ -11,11 +11,11 @@ use super::{Phase, Shared, Upstream};
 use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::intake::Addressee;
-use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite};
+use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite, Rewritten};
 use crate::notice::{self, Bounce, FailedRecipient, Notice};
 use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
 use crate::schedule::{Ended, Scheduler};
-use crate::smtp::{EnhancedStatus, RecipientDsn};
+use crate::smtp::{EnhancedStatus, Mailbox, RecipientDsn};
 use crate::store::{Job, NewMessage, Settlement, Spool, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Transaction};
@@ -54,19 +54,33 @@ async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &Ac
         |why: std::io::Error| Trouble { step: Step::Connect, cause: Cause::Local(format!("the stored content cannot be read: {why}")) };
     let head = head(&job.content, shared.session.header_size).await.map_err(local)?;
     let body_offset = mail::header_end(&head).unwrap_or(head.len());
-    let context = Rewrite { account: &upstream.address, reverse_path: &job.message.reverse_path, kind: job.message.kind };
-    let header = mail::rewrite(&head[..body_offset], &context);
+    let (message, own) = (&job.message, shared.senders.of(&job.message.client));
+    let sender = own.policy.as_ref().unwrap_or(&upstream.sender).mailbox(&upstream.address);
+    let context = Rewrite {
+        sender,
+        display_name: &own.display_name,
+        signatures: own.signatures,
+        account,
+        client: &message.client,
+        reverse_path: &message.reverse_path,
+        kind: message.kind,
+    };
+    let Rewritten { header, unsigned } = mail::rewrite(&head[..body_offset], &context);
     let recipients: Vec<_> = job.delivery.recipients.iter().map(|recipient| recipient.address.clone()).collect();
     let transaction = Transaction {
-        reverse_path: upstream.address.to_string(),
+        reverse_path: sender.map_or_else(|| message.reverse_path.to_string(), Mailbox::to_string),
         recipients: &recipients,
         header: header.into(),
         content: &job.content,
         body_offset: body_offset as u64,
-        eight_bit: job.message.eight_bit,
-        smtputf8: job.message.smtputf8,
+        eight_bit: message.eight_bit,
+        smtputf8: message.smtputf8,
     };
-    upstream::deliver(&shared.pool, &upstream.endpoint, Some(&upstream.login), account, &transaction).await.result
+    let result = upstream::deliver(&shared.pool, &upstream.endpoint, Some(&upstream.login), account, &transaction).await.result;
+    if let (false, Some(sender), Ok(reply::Report { end: reply::End::Accepted(_), .. })) = (unsigned.is_empty(), sender, &result) {
+        telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
+    }
+    result
 }
 
 /// The beginning of a content, at least up to the end of its header. What the relay itself put on top of the header fits into the margin.

@@ -39,7 +39,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::intake::{Door, Policy};
-use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName};
+use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName, SenderPolicy, Senders};
 use crate::reply::Catalogue;
 use crate::schedule::{self, Scheduler};
 use crate::session as smtp_session;
@@ -178,7 +178,8 @@ fn upstreams(config: &Config) -> Result<HashMap<AccountName, Upstream>, Fault> {
                 continue;
             };
             let relay = format!("{}:{}", route.host, route.port);
-            upstreams.insert(account.name.clone(), Upstream { address, endpoint: endpoint.clone(), relay, login: login.clone() });
+            let sender = route.sender.clone();
+            upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint: endpoint.clone(), relay, login: login.clone() });
         }
     }
     Ok(upstreams)
@@ -238,6 +239,7 @@ struct Shared<S> {
     policy: Arc<Policy>,
     session: Arc<smtp_session::Settings>,
     schedule: schedule::Settings,
+    senders: Senders,
     accounts: HashMap<AccountName, Upstream>,
     pool: Pool,
     catalogue: &'static Catalogue,
@@ -249,6 +251,8 @@ struct Shared<S> {
 /// An account and where it logs in.
 struct Upstream {
     address: Mailbox,
+    /// What its route makes of the sender.
+    sender: SenderPolicy,
     endpoint: Endpoint,
     /// `host:port`, as logs show it.
     relay: String,
@@ -276,6 +280,7 @@ impl<S: Spool> Shared<S> {
             policy: Arc::new(Policy::new(config.intake)),
             session: Arc::new(config.session),
             schedule: config.schedule,
+            senders: config.senders,
             pool: Pool::new(config.upstream.pool),
             catalogue: Catalogue::builtin(),
             dispatcher,

@@ -47,7 +47,7 @@ pub struct Facts {
     pub eight_bit: bool,
     /// Octets that came out.
     pub size: u64,
-    /// The most that [`crate::mail::rewrite`] can add to them, for any account.
+    /// The most that [`crate::mail::rewrite`] can add to them, for any sender.
     pub growth: u64,
     /// Received fields that were there before ours.
     pub received_count: usize,
@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::mail::{Kind, QueueId, Rewrite, header_end, rewrite};
+    use crate::mail::{AccountName, ClientName, DisplayName, Kind, QueueId, Rewrite, Signatures, header_end, rewrite};
 
     const RECEIVED: &str = "Received: from printer ([10.20.0.9])\r\n\tby relay.contoso.com (hve-relay) with SMTP id 000000000002D;\r\n\
                             \tSat, 21 Nov 2026 18:31:21 +0000\r\n";
@@ -364,9 +364,19 @@ mod tests {
                 prop_assert_eq!(&repaired_in(&octets, "scan@contoso.com").expect("fit"), &whole);
 
                 // Whatever account it goes out on, it stays within what was foreseen, and the body is what came.
-            let account: Mailbox = format!("{}@{}", "x".repeat(64), "y".repeat(189)).parse().expect("a mailbox");
+            let longest: Mailbox = format!("{}@{}", "x".repeat(64), "y".repeat(189)).parse().expect("a mailbox");
+            let (account, client) = (AccountName::new(longest.as_str()), ClientName::new("devices"));
             let path = ReversePath::Mailbox("scan@contoso.com".parse().expect("a mailbox"));
-            let sent = rewrite(&whole.0, &Rewrite { account: &account, reverse_path: &path, kind: Kind::Mail });
+            let with = Rewrite {
+                sender: Some(&longest),
+                display_name: &DisplayName::default(),
+                signatures: Signatures::Remove,
+                account: &account,
+                client: &client,
+                reverse_path: &path,
+                kind: Kind::Mail,
+            };
+            let sent = rewrite(&whole.0, &with).header;
             let body = header_end(&whole.0).expect("an end");
             prop_assert!((sent.len() + whole.0.len() - body) as u64 <= whole.1.size + whole.1.growth);
 

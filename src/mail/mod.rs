@@ -5,6 +5,7 @@ mod header;
 mod message;
 mod queue_id;
 mod rewrite;
+mod sender;
 mod trace;
 pub mod words;
 
@@ -14,5 +15,6 @@ pub use message::{
     AccountName, AppName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Queued, Recipient, RouteName,
 };
 pub use queue_id::{NotAQueueId, QueueId, QueueIds};
-pub use rewrite::{Rewrite, growth_bound, rewrite};
+pub use rewrite::{Rewrite, Rewritten, growth_bound, rewrite};
+pub use sender::{DisplayName, DisplayNameError, Sender, SenderPolicy, Senders, Signatures};
 pub use trace::{Trace, domain, message_id};

@@ -146,6 +146,19 @@ pub struct Attempt<'a> {
     pub ended: Timestamp,
 }
 
+/// A message was sent without DKIM signatures that it had come with, those of `domains`.
+pub fn dkim_signature_removed(delivery: DeliveryId, client: &ClientName, sender: &Mailbox, domains: &[String]) {
+    info!(
+        event = "dkim-signature-removed",
+        queue_id = %delivery.message,
+        part = delivery.part,
+        client = %client,
+        sender = %sender,
+        domains = domains.join(" "),
+        "sent without its DKIM signature: that vouches for the From that was replaced, and would fail"
+    );
+}
+
 /// A delivery was given up because its message became too old.
 pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
     for recipient in &delivery.recipients {
