@@ -13,7 +13,7 @@ use std::time::Duration;
 use hve_relay::budget::Share;
 use hve_relay::budget::{Limits, Unit};
 use hve_relay::config::{Config, Form, HVE_GA, HVE_PREVIEW, Problems, SCHEMA};
-use hve_relay::mail::{AccountName, Class, Priority};
+use hve_relay::mail::{AccountName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
 use hve_relay::schedule::Affinity;
 use tempfile::TempDir;
 
@@ -404,6 +404,28 @@ fn clients_are_treated_as_it_is_written() {
     assert_eq!((intake.priority, intake.may_choose_priority), (Priority::Normal, false));
     assert_eq!((schedule.weight, schedule.affinity, &schedule.accounts), (1, Affinity::Client, &None));
     assert_eq!(config.schedule.reserve, Share::NONE);
+}
+
+#[test]
+fn a_client_sends_as_it_says_or_as_all_do() {
+    let route = "[[route]]\nname = \"hve\"\nhost = \"smtp.example.net\"\nsender = \"keep\"\n";
+    let second =
+        "[[client]]\nname = \"erp\"\nnetworks = [\"10.30.0.0/16\"]\nsender = \"noreply@contoso.com\"\ndkim_signature = \"remove\"\n";
+    let every = "[sender]\ndisplay_name = \"{author_name} via {client}\"\ndkim_signature = \"keep\"\n";
+    let (config, warnings) = load(&format!("{LEAST}{route}{second}{every}"), &folder()).expect("no problem");
+    assert!(!warnings.iter().any(|warning| warning.contains("sender")), "{warnings:?}");
+    assert_eq!(config.routes[0].sender, SenderPolicy::Keep);
+    let display_name: DisplayName = "{author_name} via {client}".parse().expect("a name");
+    let every = Sender { policy: None, display_name, signatures: Signatures::Keep };
+    for name in ["devices", "gone"] {
+        assert_eq!(config.senders.of(&ClientName::new(name)), &every, "{name}");
+    }
+    let fixed = SenderPolicy::Fixed("noreply@contoso.com".parse().expect("a mailbox"));
+    assert_eq!(config.senders.of(&ClientName::new("erp")), &Sender { policy: Some(fixed), signatures: Signatures::Remove, ..every });
+
+    let (config, _) = load(LEAST, &folder()).expect("no problem");
+    assert_eq!(config.routes[0].sender, SenderPolicy::Account);
+    assert_eq!(config.senders.of(&ClientName::new("devices")), &Sender::default());
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_header_of_100_kb_passes_unharmed() {
 
 #[test]
 fn signed_content_is_left_alone() {
-    let world = World::new(1);
+    let world = World::with(1, |_| {}, |setup| setup.with("[sender]\ndkim_signature = \"keep\""));
     let dkim = "DKIM-Signature: v=1; a=rsa-sha256; d=contoso.com; s=k1;\r\n\th=Subject : To; bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;\r\n  b=dGVzdA==\r\n";
     let signed = "--b\r\nContent-Type: text/plain \r\n\r\n trailing blanks  \r\n\t\r\n--b\r\nContent-Type: application/pkcs7-signature\r\n\r\nMIIB\r\n--b--\r\n";
     let content = format!(

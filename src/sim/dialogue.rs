@@ -13,7 +13,7 @@ use super::fault::{Action, Event, Fault, Step};
 use super::header;
 use super::record::{Taken, Violation};
 use super::replies;
-use super::settings::{Extension, Keep, Profile};
+use super::settings::{Extension, Keep, Profile, Senders};
 use super::transaction::{Transaction, judge, recipient, violations};
 use super::wire::{Ended, Line, Stream, Wire};
 use crate::smtp::Mailbox;
@@ -187,7 +187,7 @@ impl Dialogue {
         let begun = Transaction::begin(argument, &self.service, self.hello == Hello::Ehlo);
         let own = match &begun {
             Err(text) => text,
-            Ok(transaction) if !self.is_account(transaction.reverse_path.mailbox()) => replies::NOT_THE_ACCOUNT,
+            Ok(transaction) if !self.may_send_as(transaction.reverse_path.mailbox()) => replies::NOT_THE_ACCOUNT,
             Ok(_) => replies::SENDER_OK,
         };
         if let (true, Ok(transaction)) = (self.answer(wire, Step::Mail, &[], own).await?, begun) {
@@ -196,8 +196,9 @@ impl Dialogue {
         Ok(())
     }
 
-    fn is_account(&self, mailbox: Option<&Mailbox>) -> bool {
+    fn may_send_as(&self, mailbox: Option<&Mailbox>) -> bool {
         match (&self.login, mailbox) {
+            _ if self.service.settings.senders == Senders::Anybody => true,
             (Some(login), Some(mailbox)) => mailbox.as_str().eq_ignore_ascii_case(&login.tenant.account.user),
             _ => false,
         }

@@ -28,7 +28,7 @@ pub use endpoint::Sim;
 pub use fault::{Action, Fault, Step, Times};
 pub use identity::Identity;
 pub use record::{Counters, LoginAttempt, Taken, TimedOut, Violation, sha256};
-pub use settings::{Account, Extension, ExternalUnit, Keep, Limit, Limits, Mechanism, Profile, Settings};
+pub use settings::{Account, Extension, ExternalUnit, Keep, Limit, Limits, Mechanism, Profile, Senders, Settings};
 
 #[cfg(test)]
 mod tests;

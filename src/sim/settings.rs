@@ -25,6 +25,8 @@ pub struct Settings {
     pub accepted_domains: Vec<String>,
     /// Internal recipients that do not exist: whole addresses, or the beginning of one and a `*`. Compared without regard to case.
     pub unknown_recipients: Vec<String>,
+    /// In whose name an account may send.
+    pub senders: Senders,
     /// What becomes of external recipients.
     pub profile: Profile,
     /// What each account may send.
@@ -54,6 +56,7 @@ impl Default for Settings {
             accounts: Vec::new(),
             accepted_domains: vec!["contoso.com".into()],
             unknown_recipients: vec!["nobody*".into(), "unknown*".into()],
+            senders: Senders::Account,
             profile: Profile::Preview,
             limits: Limits::PREVIEW,
             extensions: vec![Extension::Pipelining, Extension::EnhancedStatusCodes, Extension::EightBitMime, Extension::SmtpUtf8],
@@ -91,6 +94,15 @@ pub enum Profile {
     Preview,
     /// General availability: external recipients are refused, `550 5.5.105`.
     Ga,
+}
+
+/// In whose name an account may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Senders {
+    /// Its own: MAIL FROM and the header's From are the account.
+    Account,
+    /// Anybody's, as with other smarthosts and Exchange's connectors.
+    Anybody,
 }
 
 /// So much within any window of this length.

@@ -8,7 +8,7 @@ use super::endpoint::Tenant;
 use super::header::{Author, author};
 use super::record::{Violation, lock};
 use super::replies;
-use super::settings::Extension;
+use super::settings::{Extension, Senders};
 use super::windows::Exceeded;
 use crate::smtp::{Mailbox, ReversePath};
 
@@ -95,6 +95,7 @@ pub(super) fn judge(service: &Service, tenant: &Tenant, seated: bool, transactio
     }
     match author(&content.header) {
         Author::One(address) if address.eq_ignore_ascii_case(&tenant.account.user) => {}
+        Author::One(_) | Author::Several { sender: true } if service.settings.senders == Senders::Anybody => {}
         Author::One(_) | Author::Several { sender: true } => return Err(replies::NOT_THE_AUTHOR.to_owned()),
         Author::Several { sender: false } => return Err(replies::SEVERAL_AUTHORS.to_owned()),
         Author::Missing => return Err(replies::NO_AUTHOR.to_owned()),

@@ -155,7 +155,7 @@ pub struct Setup {
     hostname: String,
     listener: String,
     accepted_domains: String,
-    takes: String,
+    route: String,
     networks: String,
     queue: String,
     client: String,
@@ -177,7 +177,7 @@ impl Setup {
             hostname: "relay.contoso.com".to_owned(),
             listener: "127.0.0.1:0".to_owned(),
             accepted_domains: "contoso.com".to_owned(),
-            takes: String::new(),
+            route: String::new(),
             networks: "127.0.0.0/8".to_owned(),
             queue: BRISK.to_owned(),
             client: String::new(),
@@ -241,8 +241,14 @@ impl Setup {
     }
 
     /// The one class of recipients that the route takes.
-    pub fn takes(mut self, class: &str) -> Self {
-        self.takes = format!("takes = [\"{class}\"]\n");
+    pub fn takes(self, class: &str) -> Self {
+        self.route(&format!("takes = [\"{class}\"]"))
+    }
+
+    /// Adds a line to `[[route]]`.
+    pub fn route(mut self, line: &str) -> Self {
+        self.route.push_str(line);
+        self.route.push('\n');
         self
     }
 
@@ -287,7 +293,7 @@ impl Setup {
             self.upstream.ip(),
             self.upstream.port(),
             self.server_name,
-            self.takes
+            self.route
         );
         for (i, (address, password)) in self.accounts.iter().enumerate() {
             let password = file(&format!("account{i}.password"), password);
