@@ -41,6 +41,8 @@ pub struct Connection {
     pub(super) usable: bool,
     /// A transaction was left open, so that the next MAIL needs an RSET before it.
     pub(super) needs_reset: bool,
+    /// The end of the present transaction's content was handed to the socket, whole.
+    pub(super) handed_over: bool,
     pub(super) transactions: u32,
     opened_at: Instant,
     pub(super) idle_since: Instant,
@@ -69,6 +71,7 @@ impl Connection {
             peer: opened.peer,
             usable: true,
             needs_reset: false,
+            handed_over: false,
             transactions: 0,
             opened_at: now,
             idle_since: now,

@@ -1,6 +1,7 @@
-//! A message as it goes over the wire: dot-stuffed, with its end of data, in few large pieces (RFC 5321 §4.5.2).
+//! A message as it goes over the wire, in few large pieces: behind DATA dot-stuffed and with its end of data (RFC 5321 §4.5.2), behind BDAT
+//! as it is (RFC 3030).
 //!
-//! A small message and its final dot are one piece, and so one TLS write. A file is read on the blocking threads, the next piece while the
+//! A small message and its end are one piece, and so one TLS write. A file is read on the blocking threads, the next piece while the
 //! last one is being sent, so that at most two pieces are in memory whatever the size. The input has CRLF line ends only (the store's
 //! invariant); octets are otherwise passed on as they are.
 
@@ -13,6 +14,15 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::mail::Content;
 
+/// How the other end knows where the content ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By a line with a dot; lines that begin with one get another. A last line without its end gets one.
+    Dots,
+    /// By its length, which was said before. It is sent octet for octet.
+    Length,
+}
+
 /// Octets of content in one piece, before dot-stuffing.
 const PIECE: usize = 128 << 10;
 
@@ -20,7 +30,7 @@ const PIECE: usize = 128 << 10;
 #[derive(Debug)]
 pub(super) struct Piece {
     pub(super) octets: Vec<u8>,
-    /// It ends with the final dot.
+    /// It is the end of the content, with the final dot where there is to be one.
     pub(super) last: bool,
 }
 
@@ -44,7 +54,7 @@ pub(super) struct Reader {
     source: Source,
     /// Octets of the source that are still to come.
     left: u64,
-    stuffing: Stuffing,
+    framer: Framer,
 }
 
 impl Pieces {
@@ -52,9 +62,9 @@ impl Pieces {
     ///
     /// # Errors
     /// If the file cannot be opened or read, or is shorter than recorded.
-    pub(super) async fn open(header: Bytes, content: &Content, offset: u64) -> io::Result<(Self, Piece)> {
+    pub(super) async fn open(header: Bytes, content: &Content, offset: u64, framing: Framing) -> io::Result<(Self, Piece)> {
         let left = content.len().checked_sub(offset).ok_or_else(|| io::Error::other("the body begins behind the end of the content"))?;
-        let start = |source| Box::new(Reader { header, source, left, stuffing: Stuffing::default() });
+        let start = |source| Box::new(Reader { header, source, left, framer: Framer::new(framing) });
         let pieces = match content {
             Content::Inline(octets) => {
                 let mut octets = octets.clone();
@@ -105,19 +115,19 @@ impl Reader {
         let take = self.left.min(PIECE as u64) as usize;
         // Room for the final dot, and for the dots that a text has; more only if it has more.
         octets.reserve(self.header.len() + take + take / 64 + 8);
-        self.stuffing.push(&std::mem::take(&mut self.header), &mut octets);
+        self.framer.push(&std::mem::take(&mut self.header), &mut octets);
         match &mut self.source {
-            Source::Memory(memory) => self.stuffing.push(&memory.split_to(take), &mut octets),
+            Source::Memory(memory) => self.framer.push(&memory.split_to(take), &mut octets),
             Source::File { file, buffer } => {
                 buffer.resize(take, 0);
                 file.read_exact(buffer)?;
-                self.stuffing.push(buffer, &mut octets);
+                self.framer.push(buffer, &mut octets);
             }
         }
         self.left -= take as u64;
         let last = self.left == 0;
         if last {
-            self.stuffing.finish(&mut octets);
+            self.framer.finish(&mut octets);
         }
         Ok(Piece { octets, last })
     }
@@ -135,15 +145,23 @@ enum Tail {
     Text,
 }
 
-/// Dot-stuffing across pieces.
-#[derive(Debug, Default)]
-struct Stuffing {
+/// Dot-stuffing across pieces, where there is any.
+#[derive(Debug)]
+struct Framer {
+    framing: Framing,
     tail: Tail,
 }
 
-impl Stuffing {
+impl Framer {
+    fn new(framing: Framing) -> Self {
+        Self { framing, tail: Tail::default() }
+    }
+
     /// Appends `input` to `out`, with a second dot where a line begins with one.
     fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        if self.framing == Framing::Length {
+            return out.extend_from_slice(input);
+        }
         let mut copied = 0;
         let mut stuff = |dot: usize| {
             out.extend_from_slice(&input[copied..dot]);
@@ -168,6 +186,9 @@ impl Stuffing {
 
     /// Appends the end of data; a last line without its end gets one, and no line gets two.
     fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.framing == Framing::Length {
+            return;
+        }
         out.extend_from_slice(if self.tail == Tail::LineStart { b".\r\n" } else { b"\r\n.\r\n" });
     }
 }
@@ -177,9 +198,9 @@ mod tests {
     use super::*;
 
     fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {
-        let (mut stuffing, mut out) = (Stuffing::default(), Vec::new());
-        pieces.iter().for_each(|piece| stuffing.push(piece, &mut out));
-        stuffing.finish(&mut out);
+        let (mut framer, mut out) = (Framer::new(Framing::Dots), Vec::new());
+        pieces.iter().for_each(|piece| framer.push(piece, &mut out));
+        framer.finish(&mut out);
         out
     }
 
@@ -215,8 +236,8 @@ mod tests {
         }
     }
 
-    async fn read(content: &Content, offset: u64) -> io::Result<Vec<Piece>> {
-        let (mut pieces, first) = Pieces::open(Bytes::from_static(b"Subject: x\r\n\r\n"), content, offset).await?;
+    async fn read(content: &Content, offset: u64, framing: Framing) -> io::Result<Vec<Piece>> {
+        let (mut pieces, first) = Pieces::open(Bytes::from_static(b"Subject: x\r\n\r\n"), content, offset, framing).await?;
         let mut all = vec![first];
         while !all.last().expect("one").last {
             let (rest, piece) = pieces.read_ahead(Vec::new()).next().await?;
@@ -229,9 +250,13 @@ mod tests {
     #[tokio::test]
     async fn a_small_message_is_one_piece() {
         let content = Content::Inline(Bytes::from_static(b"Old: y\r\n\r\nbody\r\n"));
-        let pieces = read(&content, 10).await.expect("readable");
-        assert_eq!(pieces.len(), 1);
-        assert_eq!(pieces[0].octets, b"Subject: x\r\n\r\nbody\r\n.\r\n");
+        for (framing, wanted) in
+            [(Framing::Dots, &b"Subject: x\r\n\r\nbody\r\n.\r\n"[..]), (Framing::Length, b"Subject: x\r\n\r\nbody\r\n")]
+        {
+            let pieces = read(&content, 10, framing).await.expect("readable");
+            assert_eq!(pieces.len(), 1);
+            assert_eq!(pieces[0].octets, wanted);
+        }
     }
 
     #[tokio::test]
@@ -243,21 +268,27 @@ mod tests {
         let file = Content::File { path: path.clone(), len: text.len() as u64 };
         let memory = Content::Inline(text.clone().into());
         let join = |pieces: Vec<Piece>| pieces.into_iter().flat_map(|piece| piece.octets).collect::<Vec<u8>>();
-        let from_file = read(&file, 6).await.expect("readable");
-        assert!(from_file.iter().all(|piece| piece.octets.len() < 2 * PIECE) && from_file.len() > 4);
-        assert_eq!(join(from_file), join(read(&memory, 6).await.expect("readable")));
+        for framing in [Framing::Dots, Framing::Length] {
+            let from_file = read(&file, 6, framing).await.expect("readable");
+            assert!(from_file.iter().all(|piece| piece.octets.len() < 2 * PIECE) && from_file.len() > 4);
+            assert_eq!(join(from_file), join(read(&memory, 6, framing).await.expect("readable")));
+        }
+        let plain = join(read(&file, 6, Framing::Length).await.expect("readable"));
+        assert_eq!(plain, [b"Subject: x\r\n\r\n", &text[6..]].concat(), "octet for octet");
     }
 
     #[tokio::test]
-    async fn a_file_that_is_not_whole_is_never_ended_with_a_dot() {
+    async fn a_file_that_is_not_whole_never_comes_to_its_end() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("1.eml");
         std::fs::write(&path, "short").expect("written");
-        let kinds = [
-            read(&Content::File { path: path.clone(), len: 6 }, 0).await,
-            read(&Content::File { path: path.clone(), len: 5 }, 6).await,
-            read(&Content::File { path: folder.path().join("none"), len: 5 }, 0).await,
-        ];
-        assert!(kinds.iter().all(Result::is_err));
+        for framing in [Framing::Dots, Framing::Length] {
+            let kinds = [
+                read(&Content::File { path: path.clone(), len: 6 }, 0, framing).await,
+                read(&Content::File { path: path.clone(), len: 5 }, 6, framing).await,
+                read(&Content::File { path: folder.path().join("none"), len: 5 }, 0, framing).await,
+            ];
+            assert!(kinds.iter().all(Result::is_err));
+        }
     }
 }

@@ -6,11 +6,12 @@
 //! are at a time is the scheduler's matter.
 //!
 //! Invariants: nothing that came before the handshake is believed; no credential and no mail goes out before the certificate was verified;
-//! content that could not be read to its end never gets a final dot; trouble is at [`Step::EndOfData`](crate::reply::Step) if and only if
-//! the final dot was handed to the socket, whole.
+//! content that could not be read to its end is never ended; a connection is lost at [`Step::EndOfData`](crate::reply::Step) if and only if
+//! the end of the content was handed to the socket.
 
 mod connection;
 mod content;
+mod envelope;
 mod framing;
 mod offers;
 mod opening;

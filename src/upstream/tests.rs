@@ -1,5 +1,6 @@
 //! The dialogue with scripted servers, over real TCP and real TLS.
 
+mod chunking;
 mod server;
 
 use std::sync::Arc;

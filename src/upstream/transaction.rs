@@ -1,14 +1,30 @@
-//! One mail transaction: MAIL, RCPT for each recipient, DATA, the content, its final dot (RFC 5321 §3.3, RFC 2920).
+//! One mail transaction: the envelope ([`super::envelope`]), the content, the reply to its end (RFC 5321 §3.3, RFC 2920, RFC 3030).
 //!
-//! With PIPELINING, MAIL, the RCPTs and DATA go out in one write and the replies are read in order; without it each command waits for its
-//! reply. Both give the same report. After a refusal the connection stays usable; RSET goes before the next MAIL where a transaction was left
-//! open, in the same write if that is pipelined.
+//! How it goes depends on what the server offers. Each line is a round trip, with *n* recipients:
+//!
+//! | PIPELINING | CHUNKING | |
+//! |---|---|---|
+//! | – | – | MAIL · *n* × RCPT · DATA · content |
+//! | – | yes | MAIL · *n* × RCPT · BDAT LAST with the content |
+//! | yes | – | MAIL RCPT DATA · content |
+//! | yes | yes | MAIL RCPT BDAT LAST with the content |
+//!
+//! All give the same report. The content is one chunk, whatever its size: it has one reply, and nothing can go wrong between chunks. It goes in
+//! one write with the envelope only if it is small, and only on a connection that was in use just now. A large one that nobody wants would be
+//! sent for nothing; on a connection that rested, the server may have hung up meanwhile, and with the content on its way nobody could say whether
+//! it was taken.
+//!
+//! After a refusal the connection stays usable; RSET goes before the next MAIL where a transaction was left open, in the same write if that is
+//! pipelined.
+//!
+//! Invariant: trouble that is not the server's word is at [`Step::EndOfData`] if and only if the end of the content, its final dot or the last
+//! octet of its chunk, was handed to the socket. Then the server may have the message.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use lettre::Address;
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
+use lettre::transport::smtp::commands::{Mail, Rcpt};
 use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
 
 use crate::mail::Content;
@@ -16,13 +32,15 @@ use crate::reply::{Cause, End, Report, Step, Trouble};
 use crate::smtp::{EnhancedStatus, Mailbox, Reply};
 
 use super::Connection;
-use super::content::{Piece, Pieces};
-use super::opening::{expect, expect_positive};
+use super::content::{Framing, Piece, Pieces};
+use super::envelope::{Answer, Envelope, Tail};
+use super::opening::expect_positive;
 
-/// RCPTs in one write. Their replies must fit in our receive buffer while we still write, or both sides would wait (RFC 2920 §3.1).
-const WINDOW: usize = 100;
 /// How long to look for a reply that explains why the server ended the connection in the middle of the content.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// A connection that was idle for so long may have been given up by the server. Servers wait for minutes (RFC 5321 §4.5.3.2.7: 5), some for
+/// seconds; who sends without a break never rests so long.
+const RESTED: Duration = Duration::from_secs(1);
 
 /// What is to be sent. On the wire the message is `header`, then `content` from `body_offset` on.
 #[derive(Debug, Clone)]
@@ -43,24 +61,26 @@ pub struct Transaction<'a> {
     pub smtputf8: bool,
 }
 
-/// How the envelope was taken.
-enum Envelope {
-    /// 354, and at least one recipient.
-    GoAhead,
-    /// No recipient was accepted.
-    NoRecipient,
+impl Transaction<'_> {
+    /// Octets of the message as it is sent: not dot-stuffed, without the final dot (RFC 1870 §3).
+    fn size(&self) -> u64 {
+        self.header.len() as u64 + self.content.len().saturating_sub(self.body_offset)
+    }
 }
 
 impl Connection {
     /// Makes one transaction. What happened is in the report; whether the connection can carry another, in [`Connection::usable`].
     pub async fn transact(&mut self, transaction: &Transaction<'_>) -> Report {
         let mut recipients: Vec<_> = transaction.recipients.iter().map(|recipient| self.unaskable(recipient)).collect();
+        self.handed_over = false;
         let end = match self.run(transaction, &mut recipients).await {
             Ok(end) => end,
-            Err(trouble) => {
-                // What was lost, came too late or broke the protocol leaves a connection of which we do not know what comes next.
-                self.usable &= matches!(trouble.cause, Cause::Reply(_) | Cause::Local(_));
-                End::Stopped(trouble)
+            Err(Trouble { cause: cause @ (Cause::Reply(_) | Cause::Local(_)), step }) => End::Stopped(Trouble { step, cause }),
+            Err(Trouble { cause, step }) => {
+                // What was lost, came too late or broke the protocol leaves a connection of which we do not know what comes next; and if the
+                // content was out, it does not matter which of the replies was missed.
+                self.usable = false;
+                End::Stopped(Trouble { step: if self.handed_over { Step::EndOfData } else { step }, cause })
             }
         };
         self.transactions += 1;
@@ -70,30 +90,41 @@ impl Connection {
 
     async fn run(&mut self, transaction: &Transaction<'_>, replies: &mut [Option<Reply>]) -> Result<End, Trouble> {
         let mail = self.mail(transaction)?;
+        let framing = if self.offers.chunking { Framing::Length } else { Framing::Dots };
         // Before anything is said, so that content that cannot be read costs nothing but this attempt.
-        let opened = Pieces::open(transaction.header.clone(), transaction.content, transaction.body_offset).await;
-        let (pieces, first) = opened.map_err(unreadable)?;
+        let opened = Pieces::open(transaction.header.clone(), transaction.content, transaction.body_offset, framing).await;
+        let (pieces, mut first) = opened.map_err(unreadable)?;
         let asked: Vec<usize> = (0..replies.len()).filter(|i| replies[*i].is_none()).collect();
-        let envelope = if asked.is_empty() {
-            Envelope::NoRecipient
-        } else if self.offers.pipelining {
-            self.pipelined(mail, transaction.recipients, &asked, replies).await?
-        } else {
-            self.lockstep(mail, transaction.recipients, &asked, replies).await?
+        if asked.is_empty() {
+            return Ok(End::NoRecipient);
+        }
+        if framing == Framing::Length {
+            let command = format!("BDAT {} LAST\r\n", transaction.size());
+            first.octets.splice(..0, command.into_bytes());
+        }
+        let rested = self.transactions > 0 && self.idle_since.elapsed() >= RESTED;
+        let tail = match framing {
+            Framing::Dots => Tail::Data,
+            Framing::Length if self.offers.pipelining && first.last && !rested => Tail::Content(&first.octets),
+            Framing::Length => Tail::Nothing,
         };
-        match envelope {
-            Envelope::NoRecipient => Ok(End::NoRecipient),
-            Envelope::GoAhead => {
+        let envelope = Envelope { mail, recipients: transaction.recipients, asked: &asked, replies, tail };
+        let reply = match self.envelope(envelope).await? {
+            Answer::NoRecipient => return Ok(End::NoRecipient),
+            Answer::Content(reply) => reply,
+            Answer::GoAhead => {
                 if let Err(trouble) = self.send(pieces, first).await {
                     // The server waits for the rest of the content: there is no way back to commands.
                     self.usable = false;
                     return Err(trouble);
                 }
-                let reply = self.reply(Step::EndOfData, self.timeouts.end_of_data).await?;
-                self.needs_reset = false;
-                expect_positive(Step::EndOfData, reply).map(End::Accepted)
+                self.handed_over = true;
+                self.reply(Step::EndOfData, self.timeouts.end_of_data).await?
             }
-        }
+        };
+        // RFC 3030 §2: after a refused chunk the transaction is to be reset. Behind a final dot there is none, whatever the reply.
+        self.needs_reset = framing == Framing::Length && !reply.is_positive();
+        expect_positive(Step::EndOfData, reply).map(End::Accepted)
     }
 
     /// MAIL with the parameters that the server offers (RFC 1870, RFC 6152, RFC 6531).
@@ -107,8 +138,7 @@ impl Connection {
         };
         let mut parameters = Vec::new();
         if self.offers.declares_size {
-            let size = transaction.header.len() as u64 + transaction.content.len().saturating_sub(transaction.body_offset);
-            parameters.push(MailParameter::Size(usize::try_from(size).unwrap_or(usize::MAX)));
+            parameters.push(MailParameter::Size(usize::try_from(transaction.size()).unwrap_or(usize::MAX)));
         }
         // Where it is not offered the octets go out all the same: the body is never re-encoded, and servers take them.
         if self.offers.eight_bit_mime && (transaction.eight_bit || transaction.smtputf8) {
@@ -126,102 +156,7 @@ impl Connection {
         (recipient.is_international() && !self.offers.smtputf8).then(|| Reply::new(553, EnhancedStatus::new(5, 6, 7), text))
     }
 
-    async fn lockstep(
-        &mut self,
-        mail: Mail,
-        recipients: &[Mailbox],
-        asked: &[usize],
-        replies: &mut [Option<Reply>],
-    ) -> Result<Envelope, Trouble> {
-        let limit = self.timeouts.command;
-        if self.needs_reset {
-            self.reset().await?;
-        }
-        let reply = self.command(Step::Mail, mail, limit).await?;
-        expect_positive(Step::Mail, reply)?;
-        self.needs_reset = true;
-        for i in asked {
-            let reply = self.command(Step::Rcpt, rcpt(&recipients[*i]), limit).await?;
-            answered(&mut replies[*i], reply)?;
-        }
-        if !any_accepted(replies) {
-            return Ok(Envelope::NoRecipient);
-        }
-        let reply = self.command(Step::Data, Data, self.timeouts.data).await?;
-        expect(Step::Data, reply, 354).map(|_| Envelope::GoAhead)
-    }
-
-    async fn pipelined(
-        &mut self,
-        mail: Mail,
-        recipients: &[Mailbox],
-        asked: &[usize],
-        replies: &mut [Option<Reply>],
-    ) -> Result<Envelope, Trouble> {
-        let mut windows = asked.chunks(WINDOW).peekable();
-        let mut opening = true;
-        while let Some(window) = windows.next() {
-            let last = windows.peek().is_none();
-            let mut group = String::new();
-            if opening && self.needs_reset {
-                group += &Rset.to_string();
-            }
-            if opening {
-                group += &mail.to_string();
-            }
-            group.extend(window.iter().map(|i| rcpt(&recipients[*i]).to_string()));
-            if last {
-                group += &Data.to_string();
-            }
-            let mut group = Some(group);
-            if opening && self.needs_reset {
-                let reply = self.next(&mut group, Step::Mail).await?;
-                self.was_reset(reply)?;
-            }
-            if opening {
-                let reply = self.next(&mut group, Step::Mail).await?;
-                if let Err(trouble) = expect_positive(Step::Mail, reply) {
-                    self.discard(window.len(), last).await;
-                    return Err(trouble);
-                }
-                (opening, self.needs_reset) = (false, true);
-            }
-            for i in window {
-                let reply = self.next(&mut group, Step::Rcpt).await?;
-                answered(&mut replies[*i], reply)?;
-            }
-        }
-        if !any_accepted(replies) {
-            self.discard(0, true).await;
-            return Ok(Envelope::NoRecipient);
-        }
-        let reply = self.reply(Step::Data, self.timeouts.data).await?;
-        expect(Step::Data, reply, 354).map(|_| Envelope::GoAhead)
-    }
-
-    /// The next reply; if the group of commands was not sent yet, sends it first.
-    async fn next(&mut self, group: &mut Option<String>, step: Step) -> Result<Reply, Trouble> {
-        match group.take() {
-            Some(commands) => self.command(step, commands, self.timeouts.command).await,
-            None => self.reply(step, self.timeouts.command).await,
-        }
-    }
-
-    /// Reads the replies to commands that were sent before it was known that they had no use. A server that sends 354 nevertheless (it may:
-    /// RFC 2920 §3.1) gets an end of data with nothing before it. The outcome of the transaction is known: trouble here only ends the connection.
-    async fn discard(&mut self, recipients: usize, data: bool) {
-        for _ in 0..recipients {
-            if !self.usable || self.reply(Step::Rcpt, self.timeouts.command).await.is_err() {
-                return;
-            }
-        }
-        if data && self.usable && matches!(self.reply(Step::Data, self.timeouts.data).await, Ok(reply) if reply.code == 354) {
-            let reply = self.command(Step::EndOfData, ".\r\n", self.timeouts.end_of_data).await;
-            self.needs_reset &= reply.is_err();
-        }
-    }
-
-    /// Sends the pieces; `Ok` if and only if the final dot was handed to the socket: TLS gives out its record only whole.
+    /// Sends the pieces; `Ok` if and only if the end of the last was handed to the socket: TLS gives out its record only whole.
     async fn send(&mut self, mut pieces: Pieces, mut piece: Piece) -> Result<(), Trouble> {
         let mut spent = Vec::new();
         loop {
@@ -248,24 +183,7 @@ impl Connection {
     }
 }
 
-/// Takes the reply to a RCPT. A refusal is that recipient's alone, except 421, which ends the connection (RFC 5321 §3.8).
-fn answered(slot: &mut Option<Reply>, reply: Reply) -> Result<(), Trouble> {
-    match expect_positive(Step::Rcpt, reply.clone()) {
-        Err(Trouble { cause: Cause::Reply(refusal), .. }) if refusal.code != 421 => *slot = Some(refusal),
-        Err(trouble) => {
-            *slot = matches!(trouble.cause, Cause::Reply(_)).then_some(reply);
-            return Err(trouble);
-        }
-        Ok(reply) => *slot = Some(reply),
-    }
-    Ok(())
-}
-
-fn any_accepted(replies: &[Option<Reply>]) -> bool {
-    replies.iter().flatten().any(Reply::is_positive)
-}
-
-fn rcpt(recipient: &Mailbox) -> Rcpt {
+pub(super) fn rcpt(recipient: &Mailbox) -> Rcpt {
     Rcpt::new(address(recipient), Vec::new())
 }
 

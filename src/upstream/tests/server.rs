@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::{ClientConfig, ServerConfig};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -30,7 +30,8 @@ pub enum Act {
     Hang,
 }
 
-/// When it does so: at commands that begin so, or at `greeting`, `handshake`, `content` (behind its first line) and `.`.
+/// When it does so: at commands that begin so, or at `greeting`, `handshake`, `content` (behind its first line, or the beginning of a chunk) and
+/// `.`, the end of the content, whether by a dot or by the end of the last chunk.
 #[derive(Clone, Copy)]
 pub struct Rule {
     pub on: &'static str,
@@ -54,9 +55,11 @@ pub struct Script {
     pub certificate: Arc<ServerConfig>,
 }
 
-pub const PIPELINED: &[&str] =
-    &["SIZE 10485760", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "AUTH PLAIN LOGIN"];
+pub const PIPELINED: &[&str] = &["SIZE 10485760", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "AUTH PLAIN LOGIN"];
 pub const LOCKSTEP: &[&str] = &["SIZE 10485760", "AUTH LOGIN XOAUTH2"];
+pub const CHUNKED: &[&str] =
+    &["SIZE 10485760", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "AUTH PLAIN LOGIN"];
+pub const CHUNKED_LOCKSTEP: &[&str] = &["SIZE 10485760", "CHUNKING", "AUTH LOGIN XOAUTH2"];
 
 impl Script {
     pub fn new(ca: &Ca, offers: &'static [&'static str]) -> Self {
@@ -108,9 +111,11 @@ pub struct Seen {
     pub connections: usize,
     /// All commands inside TLS.
     pub commands: Vec<String>,
+    /// For each of them: whether it was waited for, so that it came in a write of its own, or first in one.
+    pub waited: Vec<bool>,
     /// All lines outside.
     pub clear: Vec<String>,
-    /// Each content, dots unstuffed.
+    /// Each content, dots unstuffed, or each last chunk.
     pub contents: Vec<Vec<u8>>,
 }
 
@@ -224,8 +229,18 @@ impl Session {
     async fn commands<S: AsyncRead + AsyncWrite + Unpin>(&mut self, tls: &mut BufReader<S>) -> Result<(), Over> {
         let mut recipients = 0;
         loop {
+            let waits = tls.buffer().is_empty();
             let line = line(tls).await?;
-            self.seen.lock().expect("unpoisoned").commands.push(line.clone());
+            {
+                let mut seen = self.seen.lock().expect("unpoisoned");
+                seen.commands.push(line.clone());
+                seen.waited.push(waits);
+            }
+            if let Some(size) = line.strip_prefix("BDAT ") {
+                self.chunk(tls, size, recipients).await?;
+                recipients = 0;
+                continue;
+            }
             let refused = self.refuses(&line);
             let verb = line.split(' ').next().unwrap_or("").to_ascii_uppercase();
             let usual = match verb.as_str() {
@@ -281,6 +296,30 @@ impl Session {
                 self.act(tls, act).await?;
             }
         }
+    }
+
+    /// A chunk, which must be the last (RFC 3030 §2).
+    async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        tls: &mut BufReader<S>,
+        size: &str,
+        recipients: usize,
+    ) -> Result<(), Over> {
+        let size: usize = size.strip_suffix(" LAST").and_then(|size| size.parse().ok()).ok_or(Over)?;
+        let mut content = vec![0; size];
+        let (begin, rest) = content.split_at_mut(size.min(10));
+        tls.read_exact(begin).await?;
+        if let Some(act) = self.occasion("content") {
+            self.act(tls, act).await?;
+        }
+        tls.read_exact(rest).await?;
+        if recipients == 0 {
+            return Ok(send(tls, b"503 5.5.1 no valid recipients\r\n").await?);
+        }
+        if !self.refuses(".") {
+            self.seen.lock().expect("unpoisoned").contents.push(content);
+        }
+        self.answer(tls, ".", "250 2.6.0 <id> [InternalId=7] Queued mail for delivery").await
     }
 
     async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut BufReader<S>, on: &str, usual: &str) -> Result<(), Over> {
