@@ -1,10 +1,10 @@
-//! The content of a message, from 354 to the final dot (RFC 5321 §4.1.1.4, §4.5.2), as strictly as it can be read.
+//! The content of a message, from 354 to the final dot (RFC 5321 §4.1.1.4, §4.5.2) or chunk by chunk (RFC 3030), as strictly as it can be read.
 //!
 //! A state for each position that matters, and memchr from one line end to the next, so that pieces of any size go through in long runs. A
 //! line begins after CRLF and nowhere else: a dot behind a bare LF or CR neither ends the content nor is it unstuffed.
 //! Memory is bounded by the size limit; what comes beyond is counted and dropped.
 
-use memchr::{memchr2, memmem};
+use memchr::{memchr2, memchr2_iter, memmem};
 use ring::digest::{Context, SHA256};
 
 use super::record::{Violation, digest};
@@ -28,6 +28,8 @@ enum State {
 /// Reads a content piece by piece.
 pub(super) struct Content {
     state: State,
+    /// What the present chunk still lacks; none: a final dot ends the content.
+    chunk: Option<u64>,
     limit: u64,
     size: u64,
     hash: Option<Context>,
@@ -56,6 +58,7 @@ impl Content {
     pub(super) fn new(keep: Keep, limit: u64) -> Self {
         Self {
             state: State::LineStart,
+            chunk: None,
             limit,
             size: 0,
             hash: (keep != Keep::Nothing).then(|| Context::new(&SHA256)),
@@ -69,9 +72,35 @@ impl Content {
         }
     }
 
-    /// Takes a piece as it is on the wire. Returns how much of it was used and whether the content is at its end; what is left then are
-    /// commands.
+    /// So many octets follow as they are.
+    pub(super) fn begin_chunk(&mut self, octets: u64) {
+        self.chunk = Some(octets);
+    }
+
+    /// Whether the chunk that was begun is whole.
+    pub(super) fn has_chunk(&self) -> bool {
+        self.chunk == Some(0)
+    }
+
+    /// Whether it comes in chunks.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.chunk.is_some()
+    }
+
+    /// Octets so far.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes a piece as it is on the wire. Returns how much of it was used and whether the content, or the chunk, is at its end; what is left
+    /// then are commands.
     pub(super) fn push(&mut self, piece: &[u8]) -> (usize, bool) {
+        if let Some(left) = self.chunk {
+            let used = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+            self.chunk = Some(left - used as u64);
+            self.take(&piece[..used]);
+            return (used, self.has_chunk());
+        }
         // What of the piece is content, but not yet handed on, begins at `run`.
         let (mut at, mut run) = (0, 0);
         while at < piece.len() {
@@ -126,6 +155,22 @@ impl Content {
         (piece.len(), false)
     }
 
+    /// Takes octets of a chunk. Lines end with CRLF there too: BINARYMIME is not offered.
+    fn take(&mut self, octets: &[u8]) {
+        self.bare_cr |= self.state == State::Cr && octets.first().is_some_and(|first| *first != b'\n');
+        for end in memchr2_iter(b'\r', b'\n', octets) {
+            let before = if end == 0 { self.state == State::Cr } else { octets[end - 1] == b'\r' };
+            self.bare_lf |= octets[end] == b'\n' && !before;
+            self.bare_cr |= octets[end] == b'\r' && octets.get(end + 1).is_some_and(|next| *next != b'\n');
+        }
+        self.state = match octets.last() {
+            None => self.state,
+            Some(b'\r') => State::Cr,
+            Some(_) => State::Text,
+        };
+        self.keep(octets);
+    }
+
     fn keep(&mut self, run: &[u8]) {
         self.size += run.len() as u64;
         if run.is_empty() || self.size > self.limit {
@@ -158,7 +203,8 @@ impl Content {
         }
     }
 
-    pub(super) fn finish(self) -> Finished {
+    pub(super) fn finish(mut self) -> Finished {
+        self.bare_cr |= self.state == State::Cr;
         let found = [(self.bare_lf, Violation::BareLf), (self.bare_cr, Violation::BareCr), (self.unstuffed, Violation::UnstuffedDot)];
         Finished {
             size: self.size,
@@ -223,6 +269,37 @@ mod tests {
         }
         for open in [b".".as_slice(), b".\r", b"a\r\n.", b"a\r\n.\n", b"a\n.\n", b"a.\r\n", b"..\r\n"] {
             assert!(read(open, 64).is_none(), "{open:?}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_taken_as_it_is() {
+        use Violation::{BareCr, BareLf};
+        let cases: &[(&[u8], &[Violation])] = &[
+            (b"", &[]),
+            (b".\r\n..\r\nQUIT\r\n.\r\n", &[]),
+            (b"no end", &[]),
+            (b"a\nb\r\n", &[BareLf]),
+            (b"\n", &[BareLf]),
+            (b"a\rb\r\n", &[BareCr]),
+            (b"a\r\r\n", &[BareCr]),
+            (b"a\r", &[BareCr]),
+        ];
+        for (octets, violations) in cases {
+            let wire = [*octets, b"QUIT\r\n"].concat();
+            // In pieces of any length, and cut into two chunks anywhere.
+            for (piece, cut) in (1..=wire.len()).flat_map(|piece| (0..=octets.len()).map(move |cut| (piece, cut))) {
+                let (mut content, mut at) = (Content::new(Keep::All, 1 << 20), 0);
+                for length in [cut, octets.len() - cut] {
+                    content.begin_chunk(length as u64);
+                    while !content.has_chunk() {
+                        at += content.push(&wire[at..wire.len().min(at + piece)]).0;
+                    }
+                }
+                let finished = content.finish();
+                assert_eq!((finished.octets.as_slice(), &wire[at..]), (*octets, &b"QUIT\r\n"[..]));
+                assert_eq!(finished.violations, *violations, "{octets:?} in pieces of {piece}, cut at {cut}");
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::header;
 use super::record::{Taken, Violation};
 use super::replies;
 use super::settings::{Extension, Keep, Profile, Senders};
-use super::transaction::{Transaction, judge, recipient, violations};
+use super::transaction::{Chunks, Transaction, judge, recipient, violations};
 use super::wire::{Ended, Line, Stream, Wire};
 use crate::smtp::Mailbox;
 
@@ -50,7 +50,7 @@ pub(super) struct Dialogue {
 }
 
 /// What follows a command.
-enum Next {
+pub(super) enum Next {
     Command,
     End(End),
 }
@@ -98,7 +98,7 @@ impl Dialogue {
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let verb = known(verb);
         self.service.records.note(|counters| *counters.commands.entry(verb).or_default() += 1);
-        if wire.has_more() && verb != "STARTTLS" && !(self.pipelines() && matches!(verb, "MAIL" | "RCPT" | "RSET")) {
+        if wire.has_more() && !matches!(verb, "STARTTLS" | "BDAT") && !(self.pipelines() && matches!(verb, "MAIL" | "RCPT" | "RSET")) {
             self.service.records.violation(Violation::Pipelined);
         }
         match verb {
@@ -108,6 +108,7 @@ impl Dialogue {
             "MAIL" => self.mail(wire, argument).await?,
             "RCPT" => self.rcpt(wire, argument).await?,
             "DATA" => return self.data(wire).await,
+            "BDAT" if self.offers(Extension::Chunking) => return self.bdat(wire, argument).await,
             "RSET" => {
                 self.transaction = None;
                 self.send(wire, replies::RESET).await?;
@@ -233,9 +234,15 @@ impl Dialogue {
             self.send(wire, replies::NEED_MAIL).await?;
             return Ok(Next::Command);
         };
-        if transaction.recipients.is_empty() {
+        let early = match &transaction.chunks {
+            _ if transaction.recipients.is_empty() => Some(replies::NEED_RCPT),
+            Chunks::None => None,
+            // RFC 3030 §2.
+            Chunks::Open(_) | Chunks::Refused => Some(replies::BAD_SEQUENCE),
+        };
+        if let Some(text) = early {
             self.transaction = Some(transaction);
-            self.send(wire, replies::NEED_RCPT).await?;
+            self.send(wire, text).await?;
             return Ok(Next::Command);
         }
         if !self.answer(wire, Step::Data, &transaction.recipients, replies::START_INPUT).await? {
@@ -243,22 +250,25 @@ impl Dialogue {
             self.transaction = Some(transaction);
             return Ok(Next::Command);
         }
-        let Some(content) = self.content(wire, &transaction).await? else { return Ok(Next::End(End::Closed)) };
-        if wire.has_more() && !self.pipelines() {
-            self.service.records.violation(Violation::Pipelined);
-        }
-        self.end_of_data(wire, transaction, content).await?;
+        let content = Content::new(self.service.settings.keep, self.service.settings.size_limit);
+        let Some(content) = self.content(wire, &transaction.recipients, content).await? else { return Ok(Next::End(End::Closed)) };
+        self.end_of_data(wire, transaction, content.finish()).await?;
         Ok(Next::Command)
     }
 
-    /// Reads the content; `None` if the connection ended in it.
-    async fn content<S: Stream>(&mut self, wire: &mut Wire<S>, transaction: &Transaction) -> io::Result<Option<Finished>> {
-        let mut content = Content::new(self.service.settings.keep, self.service.settings.size_limit);
-        let due = self.due(Step::Content { after: 0 }, &transaction.recipients);
+    /// Reads the content, or the chunk of it that has begun; `None` if the connection ended in it.
+    pub(super) async fn content<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        recipients: &[Mailbox],
+        mut content: Content,
+    ) -> io::Result<Option<Content>> {
+        let begins = content.size() == 0;
+        let due = if begins { self.due(Step::Content { after: 0 }, recipients) } else { None };
         if let Some(Fault { when: Step::Content { after }, action, .. }) = due {
             match (wire.content(&mut content, Some(after)).await?, action) {
                 (Ended::Closed, _) => return Ok(None),
-                (Ended::FinalDot, _) => return Ok(Some(content.finish())),
+                (Ended::Whole, _) => return Ok(Some(content)),
                 (Ended::Reached, Action::Reply(text)) => {
                     self.send(wire, &text).await?;
                     return Ok(None);
@@ -271,10 +281,15 @@ impl Dialogue {
             }
         }
         let ended = wire.content(&mut content, None).await?;
-        Ok((ended == Ended::FinalDot).then(|| content.finish()))
+        Ok((ended == Ended::Whole).then_some(content))
     }
 
-    async fn end_of_data<S: Stream>(&mut self, wire: &mut Wire<S>, transaction: Transaction, content: Finished) -> io::Result<()> {
+    pub(super) async fn end_of_data<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        transaction: Transaction,
+        content: Finished,
+    ) -> io::Result<()> {
         let wrongs = violations(&transaction, &content);
         for violation in &wrongs {
             self.service.records.violation(*violation);
@@ -328,8 +343,19 @@ impl Dialogue {
         self.service.records.take(taken, keep);
     }
 
+    /// Behind the end of a content or a chunk, a client that may not pipeline waits.
+    pub(super) fn count_haste<S: Stream>(&self, wire: &Wire<S>) {
+        if wire.has_more() && !self.pipelines() {
+            self.service.records.violation(Violation::Pipelined);
+        }
+    }
+
     fn pipelines(&self) -> bool {
-        self.encrypted && self.hello == Hello::Ehlo && self.service.settings.extensions.contains(&Extension::Pipelining)
+        self.offers(Extension::Pipelining)
+    }
+
+    fn offers(&self, extension: Extension) -> bool {
+        self.encrypted && self.hello == Hello::Ehlo && self.service.settings.extensions.contains(&extension)
     }
 
     /// The fault whose turn it is at this step.
@@ -389,6 +415,6 @@ fn is_positive(text: &str) -> bool {
 
 /// The verb in upper case, or `?`.
 fn known(verb: &str) -> &'static str {
-    const VERBS: [&str; 12] = ["MAIL", "RCPT", "DATA", "RSET", "QUIT", "NOOP", "EHLO", "HELO", "STARTTLS", "AUTH", "VRFY", "HELP"];
+    const VERBS: [&str; 13] = ["MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "NOOP", "EHLO", "HELO", "STARTTLS", "AUTH", "VRFY", "HELP"];
     VERBS.into_iter().find(|known| known.eq_ignore_ascii_case(verb)).unwrap_or("?")
 }

@@ -94,14 +94,14 @@ pub enum Step {
     Mail,
     /// RCPT TO within a transaction.
     Rcpt,
-    /// DATA within a transaction that has recipients.
+    /// DATA within a transaction that has recipients. There is no such step with BDAT.
     Data,
     /// So many octets of content have come, as they are on the wire; a shorter content never gets there. Its fits count when content begins.
     Content {
         /// How many.
         after: u64,
     },
-    /// The final dot has come, the reply to it is due.
+    /// The final dot, or the last chunk, has come, the reply to it is due.
     EndOfData,
 }
 

@@ -5,12 +5,13 @@
 //! [`Fault`]s, and it remembers what it was told and what it took, so that a test can say "no credential was sent" or "nothing was refused".
 //!
 //! It is the relay's counterpart and its observer, so it shares no parser, no decoder and no budget with it: a mistake that both made would
-//! not be seen. Its own reader is strict: only CRLF ends a line, only `CRLF.CRLF` ends the content, and what a lenient server would
+//! not be seen. Its own reader is strict: only CRLF ends a line, only `CRLF.CRLF`, or the last octet of a last chunk, ends the content, and what a lenient server would
 //! overlook is counted as a [`Violation`].
 //!
-//! Not simulated: BDAT, the token endpoint of OAuth, bounces after acceptance, and anything that a mailbox would do.
+//! Not simulated: BINARYMIME, the token endpoint of OAuth, bounces after acceptance, and anything that a mailbox would do.
 
 mod auth;
+mod chunk;
 mod content;
 mod dialogue;
 mod endpoint;

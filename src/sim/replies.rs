@@ -35,6 +35,11 @@ pub(super) const SENDER_GIVEN: &str = "503 5.5.2 Sender already specified";
 pub(super) const BAD_SEQUENCE: &str = "503 5.5.1 Bad sequence of commands";
 pub(super) const UNKNOWN_MECHANISM: &str = "504 5.7.4 Unrecognized authentication type";
 
+/// RFC 3030 §4.1 has such words.
+pub(super) fn chunk_received(octets: u64) -> String {
+    format!("250 2.6.0 {octets} octets received")
+}
+
 /// Before TLS. [OBS]
 pub(super) const TLS_REQUIRED: &str = "451 5.7.3 STARTTLS is required to send mail";
 /// [MS]

@@ -172,6 +172,8 @@ pub enum Extension {
     EightBitMime,
     /// RFC 6531.
     SmtpUtf8,
+    /// RFC 3030; without BINARYMIME, so that lines end with CRLF behind BDAT too.
+    Chunking,
 }
 
 impl Extension {
@@ -183,6 +185,7 @@ impl Extension {
             Self::EnhancedStatusCodes => "ENHANCEDSTATUSCODES",
             Self::EightBitMime => "8BITMIME",
             Self::SmtpUtf8 => "SMTPUTF8",
+            Self::Chunking => "CHUNKING",
         }
     }
 }

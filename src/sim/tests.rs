@@ -147,6 +147,58 @@ mod behaviour {
     }
 
     #[tokio::test]
+    async fn takes_chunks_as_rfc_3030_has_them() {
+        let extensions = vec![Extension::Pipelining, Extension::Chunking];
+        let sim = sim(Settings { extensions, size_limit: 1_000, ..settings() }).await;
+        let mut client = Client::ready(&sim).await;
+        let begin = |recipient: &str| format!("MAIL FROM:<{USER}>\r\nRCPT TO:<{recipient}>\r\n");
+        let content = mail(".\r\nQUIT\r\n");
+        let whole = format!("BDAT {} LAST\r\n{content}", content.len());
+        let (head, tail) = content.split_at(20);
+        let pieces = format!("BDAT 20\r\n{head}BDAT {}\r\n{tail}BDAT 0 LAST\r\n", tail.len());
+        let large = "x".repeat(1_001);
+        for (group, replies) in [
+            (begin("a@contoso.com") + &whole, vec!["250 2.1.0", "250 2.1.5", "250 2.6.0 <1@contoso.com>"]),
+            (
+                begin("a@contoso.com") + &pieces,
+                vec!["250 2.1.0", "250 2.1.5", "250 2.6.0 20 octets", "250 2.6.0", "250 2.6.0 <1@contoso.com>"],
+            ),
+            // Nobody wants it: it is read and refused.
+            (whole.clone(), vec!["503 5.5.2 Need mail command"]),
+            (begin("nobody@contoso.com") + &whole + "RSET\r\n", vec!["250", "550 5.1.10", "503 5.5.2 Need rcpt command", "250"]),
+            // One or the other, and nothing behind the last.
+            (begin("a@contoso.com") + "BDAT 1\r\nxDATA\r\n", vec!["250", "250", "250", "503 5.5.1 Bad sequence"]),
+            (
+                "RSET\r\n".to_owned() + &begin("a@contoso.com") + &whole + "BDAT 0 LAST\r\n",
+                vec!["250", "250", "250", "250", "503 5.5.2 Need mail command"],
+            ),
+            // Too large: the rest is refused too, until RSET.
+            (
+                begin("a@contoso.com") + &format!("BDAT 1001\r\n{large}BDAT 1 LAST\r\nxRSET\r\n"),
+                vec!["250", "250", "552 5.3.4 Message size", "503 5.5.1 Bad sequence", "250"],
+            ),
+            (begin("a@contoso.com") + &format!("BDAT 1001 LAST\r\n{large}"), vec!["250", "250", "552 5.3.4 Message size"]),
+            // RSET between two chunks drops the first.
+            (
+                begin("a@contoso.com") + "BDAT 1\r\nxRSET\r\n" + &begin("a@contoso.com") + &whole,
+                vec!["250", "250", "250", "250 2.0.0", "250", "250", "250 2.6.0 <1@contoso.com>"],
+            ),
+        ] {
+            client.send(&group).await;
+            for wanted in replies {
+                let reply = client.reply().await;
+                assert!(reply.starts_with(wanted), "{wanted}: {reply} in {group:?}");
+            }
+        }
+        // What stands behind a length that is none is not taken for commands.
+        client.send("BDAT x LAST\r\nMAIL FROM:<a@b>\r\n").await;
+        assert_eq!(client.rest().await, b"501 5.5.4 Invalid arguments\r\n");
+        let taken = sim.taken();
+        assert!(taken.len() == 4 && taken.iter().all(|taken| taken.content == content && taken.violations.is_empty()));
+        assert_eq!(sim.counters().violations.len(), 0);
+    }
+
+    #[tokio::test]
     async fn counts_who_does_not_wait_for_replies() {
         let sim = sim(Settings { extensions: vec![], ..settings() }).await;
         let mut client = Client::ready(&sim).await;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::content::Finished;
+use super::content::{Content, Finished};
 use super::endpoint::Service;
 use super::endpoint::Tenant;
 use super::header::{Author, author};
@@ -12,14 +12,23 @@ use super::settings::{Extension, Senders};
 use super::windows::Exceeded;
 use crate::smtp::{Mailbox, ReversePath};
 
-/// What MAIL and RCPT have given.
-#[derive(Debug)]
+/// What MAIL and RCPT have given, and BDAT so far.
 pub(super) struct Transaction {
     pub(super) reverse_path: ReversePath,
     pub(super) recipients: Vec<Mailbox>,
     pub(super) external: u64,
     /// BODY=8BITMIME or SMTPUTF8 was said.
     pub(super) eight_bit: bool,
+    pub(super) chunks: Chunks,
+}
+
+/// What BDAT has brought.
+pub(super) enum Chunks {
+    None,
+    /// More are to come.
+    Open(Content),
+    /// One was refused: only RSET helps.
+    Refused,
 }
 
 /// The argument of MAIL or RCPT, cut up: what stands between the angle brackets, and the parameters.
@@ -64,7 +73,7 @@ impl Transaction {
         if !utf8 && reverse_path.mailbox().is_some_and(Mailbox::is_international) {
             return Err(replies::BAD_ADDRESS);
         }
-        Ok(Self { reverse_path, recipients: Vec::new(), external: 0, eight_bit: eight_bit || utf8 })
+        Ok(Self { reverse_path, recipients: Vec::new(), external: 0, eight_bit: eight_bit || utf8, chunks: Chunks::None })
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) enum Line {
 /// How reading a content ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    FinalDot,
+    /// By its final dot, or because the chunk is whole.
+    Whole,
     /// As many octets as were waited for have come.
     Reached,
     Closed,
@@ -97,23 +98,32 @@ impl<S: Stream> Wire<S> {
         }
     }
 
-    /// Reads content until its final dot, or until so many octets of it have come.
+    /// Reads content until its final dot or the end of the chunk, or until so many octets of it have come. Behind BDAT the replies that are
+    /// due wait for the chunk: it is on its way already, and who pipelines gets all in one piece.
     pub(super) async fn content(&mut self, content: &mut Content, until: Option<u64>) -> io::Result<Ended> {
         let mut left = until.unwrap_or(u64::MAX);
         loop {
+            if content.has_chunk() {
+                return Ok(Ended::Whole);
+            }
             if left == 0 {
                 self.flush().await?;
                 return Ok(Ended::Reached);
             }
-            if self.start == self.end && !self.fill().await? {
-                return Ok(Ended::Closed);
+            if self.start == self.end {
+                if !content.is_chunked() {
+                    self.flush().await?;
+                }
+                if !self.read().await? {
+                    return Ok(Ended::Closed);
+                }
             }
             let piece = usize::try_from(left).unwrap_or(usize::MAX).min(self.end - self.start);
             let (used, done) = content.push(&self.input[self.start..self.start + piece]);
             self.start += used;
             left -= used as u64;
             if done {
-                return Ok(Ended::FinalDot);
+                return Ok(Ended::Whole);
             }
         }
     }
@@ -170,6 +180,10 @@ impl<S: Stream> Wire<S> {
 
     async fn fill(&mut self) -> io::Result<bool> {
         self.flush().await?;
+        self.read().await
+    }
+
+    async fn read(&mut self) -> io::Result<bool> {
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
             self.end -= self.start;
