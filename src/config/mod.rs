@@ -45,7 +45,7 @@ use crate::{
     schedule::{self, AccountSettings},
     session, store,
     telemetry::{self, Format, Level},
-    upstream::{Endpoint, Login, PoolSettings, Timeouts},
+    upstream::{Endpoint, Extension, Login, PoolSettings, Timeouts},
 };
 use problem::Findings;
 use reader::Document;
@@ -101,6 +101,8 @@ pub struct Route {
     pub takes: Vec<Class>,
     /// What its mail's sender becomes, unless the client says otherwise.
     pub sender: SenderPolicy,
+    /// What is not used there although the server offers it.
+    pub ignored: Vec<Extension>,
 }
 
 /// How upstream connections are used.
@@ -171,6 +173,7 @@ impl Config {
             server_name: route.server_name.clone(),
             tls,
             helo: self.session.hostname.clone(),
+            ignored: route.ignored.clone(),
             timeouts: self.upstream.timeouts,
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     smtp::Mailbox,
     store,
     units::format_duration,
-    upstream::{Login, Timeouts},
+    upstream::{Extension, Login, Timeouts},
 };
 
 /// The route that the profile stands for where none is configured.
@@ -70,6 +70,8 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
         let server_name = section.get("tls_server_name", value::server_name).map(|name| name.value);
         let takes = takes(section, findings, profile, &routes);
         let sender = sender::of_route(section);
+        let keyword = value::choice("an extension that can be done without", Extension::WORDS);
+        let ignored = section.list("ehlo_keywords_ignored", keyword, "ehlo_keywords_ignored = [\"CHUNKING\"], or leave it out");
         routes.extend(server_name.or_else(|| ServerName::try_from(host.clone()).ok()).map(|server_name| Route {
             name: RouteName::new(name.as_ref().map_or("", |name| name.value.as_str())),
             host,
@@ -78,6 +80,7 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
             server_name,
             takes,
             sender,
+            ignored: ignored.map(|ignored| ignored.value.into_iter().map(|extension| extension.value).collect()).unwrap_or_default(),
         }));
         names.extend(name);
     }
@@ -90,6 +93,7 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
             server_name,
             takes: profile.takes.to_vec(),
             sender: SenderPolicy::default(),
+            ignored: Vec::new(),
         }));
     }
     routes

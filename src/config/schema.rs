@@ -86,7 +86,7 @@ pub const SCHEMA: &[Table] = &[
             "minimum_pause",
         ],
     ),
-    table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes", "sender"]),
+    table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes", "sender", "ehlo_keywords_ignored"]),
     table("sender", Form::One, &["display_name", "dkim_signature"]),
     table("account_limits", Form::One, LIMITS),
     table("tenant_limits", Form::One, LIMITS),

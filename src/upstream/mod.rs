@@ -24,7 +24,7 @@ mod wire;
 mod tests;
 
 pub use connection::Connection;
-pub use offers::Offers;
+pub use offers::{Extension, Offers};
 pub use pool::{Attempt, Origin, Pool, deliver};
 pub use settings::{Endpoint, Login, PoolSettings, Timeouts};
 pub use transaction::Transaction;

@@ -1,4 +1,4 @@
-//! What a server offers in its reply to EHLO (RFC 5321 §4.1.1.1).
+//! What a server offers in its reply to EHLO (RFC 5321 §4.1.1.1), and what of it is used.
 
 use crate::smtp::Reply;
 
@@ -27,7 +27,51 @@ pub struct Offers {
     pub auth: Vec<String>,
 }
 
+/// An extension that is used where it is offered, and that can be done without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Extension {
+    /// RFC 1870.
+    Size,
+    /// RFC 2920.
+    Pipelining,
+    /// RFC 6152.
+    EightBitMime,
+    /// RFC 6531.
+    SmtpUtf8,
+    /// RFC 3030.
+    Chunking,
+    /// RFC 3461.
+    Dsn,
+}
+
+impl Extension {
+    /// Every one, by its EHLO keyword.
+    pub const WORDS: &'static [(&'static str, Self)] = &[
+        ("SIZE", Self::Size),
+        ("PIPELINING", Self::Pipelining),
+        ("8BITMIME", Self::EightBitMime),
+        ("SMTPUTF8", Self::SmtpUtf8),
+        ("CHUNKING", Self::Chunking),
+        ("DSN", Self::Dsn),
+    ];
+}
+
 impl Offers {
+    /// As if the server had not offered these: something between it and us may not let pass what it offers.
+    pub fn without(mut self, ignored: &[Extension]) -> Self {
+        for extension in ignored {
+            match extension {
+                Extension::Size => (self.declares_size, self.size) = (false, None),
+                Extension::Pipelining => self.pipelining = false,
+                Extension::EightBitMime => self.eight_bit_mime = false,
+                Extension::SmtpUtf8 => self.smtputf8 = false,
+                Extension::Chunking => self.chunking = false,
+                Extension::Dsn => self.dsn = false,
+            }
+        }
+        self
+    }
+
     /// Reads the reply; its first line is the server's name and greeting.
     pub fn read(reply: &Reply) -> Self {
         let mut offers = Self::default();
@@ -81,6 +125,16 @@ mod tests {
         assert!(offers.pipelining && offers.eight_bit_mime && offers.smtputf8 && offers.chunking && offers.dsn);
         assert!(offers.enhanced_status_codes && offers.declares_size && !offers.starttls);
         assert_eq!(offers.size, None);
+    }
+
+    #[test]
+    fn what_is_ignored_is_as_if_it_were_not_offered() {
+        for (keyword, extension) in Extension::WORDS {
+            let all = Extension::WORDS.iter().map(|(word, _)| *word);
+            let others = all.clone().filter(|word| word != keyword);
+            let read = |words: Vec<&str>| Offers::read(&Reply::plain(250, format!("x\n{}", words.join("\n"))));
+            assert_eq!(read(all.collect()).without(&[*extension]), read(others.collect()), "{keyword}");
+        }
     }
 
     #[test]

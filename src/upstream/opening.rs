@@ -46,7 +46,7 @@ pub(super) async fn open(endpoint: &Endpoint) -> Result<Opened, Trouble> {
     expect(Step::StartTls, reply, 220)?;
     let stream = plain.into_stream(Step::StartTls)?;
     let mut secure = Lines::new(handshake(endpoint, stream).await?);
-    let offers = secure.ehlo(endpoint).await?;
+    let offers = secure.ehlo(endpoint).await?.without(&endpoint.ignored);
     Ok(Opened { stream: secure.into_stream(Step::Ehlo)?, peer, offers })
 }
 

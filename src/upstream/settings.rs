@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
+use super::Extension;
 use crate::secret::Secret;
 
 /// The server of a route.
@@ -21,6 +22,8 @@ pub struct Endpoint {
     pub tls: Arc<ClientConfig>,
     /// What we call ourselves in EHLO.
     pub helo: String,
+    /// What is not used there although it is offered.
+    pub ignored: Vec<Extension>,
     /// How long each step may take.
     pub timeouts: Timeouts,
 }

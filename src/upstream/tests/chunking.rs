@@ -37,6 +37,24 @@ async fn a_small_message_takes_one_round_trip() {
 }
 
 #[tokio::test]
+async fn an_extension_that_is_ignored_is_not_used() {
+    let ca = Ca::new();
+    let (recipients, content) = (mailboxes(&["a@contoso.com"]), hello());
+    for (ignored, wanted) in [
+        (vec![], "|MAIL RCPT BDAT"),
+        (vec![Extension::Chunking], "|MAIL RCPT DATA"),
+        (vec![Extension::Pipelining], "|MAIL|RCPT|BDAT"),
+        (vec![Extension::Chunking, Extension::Pipelining], "|MAIL|RCPT|DATA"),
+    ] {
+        let server = Server::start(Script::new(&ca, CHUNKED)).await;
+        let endpoint = Endpoint { ignored, ..server.endpoint(&ca) };
+        let mut connection = Connection::open(&endpoint, Some(&login())).await.expect("a connection");
+        assert!(matches!(connection.transact(&transaction(&recipients, &content)).await.end, End::Accepted(_)));
+        assert_eq!(rounds(&server), wanted);
+    }
+}
+
+#[tokio::test]
 async fn a_large_message_waits_for_the_envelope() {
     let ca = Ca::new();
     let (recipients, content) = (mailboxes(&["a@contoso.com"]), lines(1 << 20));

@@ -167,6 +167,7 @@ impl Server {
             server_name: NAME.try_into().expect("a name"),
             tls: ca.trusted(),
             helo: "relay.contoso.com".to_owned(),
+            ignored: Vec::new(),
             timeouts,
         }
     }
