@@ -43,7 +43,7 @@ impl Dialogue {
             Some(transaction) if transaction.recipients.is_empty() => Err(replies::NEED_RCPT),
             Some(transaction) => match std::mem::replace(&mut transaction.chunks, Chunks::Refused) {
                 Chunks::None => Ok((Content::new(keep, limit), transaction.recipients.clone())),
-                Chunks::Open(content) => Ok((content, transaction.recipients.clone())),
+                Chunks::Open(content) => Ok((*content, transaction.recipients.clone())),
                 Chunks::Refused => Err(replies::BAD_SEQUENCE),
             },
         };
@@ -64,7 +64,7 @@ impl Dialogue {
             return Ok(Next::Command);
         }
         if let Some(transaction) = &mut self.transaction {
-            transaction.chunks = Chunks::Open(content);
+            transaction.chunks = Chunks::Open(Box::new(content));
         }
         self.send(wire, &replies::chunk_received(octets)).await?;
         Ok(Next::Command)

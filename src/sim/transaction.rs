@@ -26,7 +26,7 @@ pub(super) struct Transaction {
 pub(super) enum Chunks {
     None,
     /// More are to come.
-    Open(Content),
+    Open(Box<Content>),
     /// One was refused: only RSET helps.
     Refused,
 }
