@@ -252,13 +252,6 @@ impl Setup {
         self
     }
 
-    /// Adds a line to `[[route]]`.
-    pub fn route(mut self, line: &str) -> Self {
-        self.takes.push_str(line);
-        self.takes.push('\n');
-        self
-    }
-
     /// The CA that is trusted.
     pub fn trust(&mut self, ca_pem: &str) {
         self.ca_pem = ca_pem.to_owned();
