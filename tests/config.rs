@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
+use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use hve_relay::budget::Share;
 use hve_relay::budget::{Limits, Unit};
 use hve_relay::config::{Config, Form, HVE_GA, HVE_PREVIEW, Problems, SCHEMA};
+use hve_relay::intake::{ClientSettings, LineEndings, Pattern};
 use hve_relay::mail::{AccountName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
 use hve_relay::schedule::Affinity;
 use tempfile::TempDir;
@@ -426,6 +428,42 @@ fn a_client_sends_as_it_says_or_as_all_do() {
     let (config, _) = load(LEAST, &folder()).expect("no problem");
     assert_eq!(config.routes[0].sender, SenderPolicy::Account);
     assert_eq!(config.senders.of(&ClientName::new("devices")), &Sender::default());
+}
+
+#[test]
+fn clients_keep_to_the_rules_that_are_written_for_them() {
+    let rules = r#"
+        allowed_senders = ["Scan@contoso.com", "@Printers.contoso.com"]
+        allowed_recipients = ["@contoso.com"]
+        required_from_domain = "Contoso.com"
+        connections_per_minute = 60
+        messages_per_minute = 30
+        recipients_per_minute = "none"
+        message_size = "1 MiB"
+        line_endings = "refuse"
+        ehlo_keywords_hidden = ["smtputf8", "PIPELINING"]
+    "#;
+    let (config, warnings) = load(&LEAST.replace("[[account]]", &format!("{rules}[[account]]")), &folder()).expect("no problem");
+    assert!(!warnings.iter().any(|warning| warning.contains("client")), "{warnings:?}");
+    let client = &config.intake.clients[0];
+    let expected = ClientSettings {
+        allowed_senders: Some(vec![
+            Pattern::Mailbox("Scan@contoso.com".parse().expect("a mailbox")),
+            Pattern::Domain("printers.contoso.com".to_owned()),
+        ]),
+        allowed_recipients: Some(vec![Pattern::Domain("contoso.com".to_owned())]),
+        required_from_domain: Some(vec!["contoso.com".to_owned()]),
+        connections_per_minute: NonZeroU32::new(60),
+        messages_per_minute: NonZeroU32::new(30),
+        message_size: Some(1 << 20),
+        line_endings: LineEndings::Refuse,
+        ehlo_keywords_hidden: vec!["SMTPUTF8".to_owned(), "PIPELINING".to_owned()],
+        ..ClientSettings::new(client.name.clone(), client.networks.clone())
+    };
+    assert_eq!(*client, expected);
+    let several = LEAST.replace("[[account]]", "required_from_domain = [\"a.example\", \"b.example\"]\n[[account]]");
+    let (config, _) = load(&several, &folder()).expect("no problem");
+    assert_eq!(config.intake.clients[0].required_from_domain, Some(vec!["a.example".to_owned(), "b.example".to_owned()]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dialogue::{Cut, Inside, Relay, Script, Setup, matches, reply_line, scripts};
 use hve_relay::clock::Timestamp;
-use hve_relay::intake::{Addressee, Policy};
+use hve_relay::intake::{Addressee, Habit, Policy};
 use hve_relay::mail::QueueId;
 use hve_relay::session::{Effect, Envelope, Input, Session};
 use hve_relay::smtp::{EnhancedStatus, Reply};
@@ -94,6 +94,8 @@ struct Pure {
     store: Store,
     refused: VecDeque<(String, String)>,
     is_log_watched: bool,
+    /// What was noticed of the client and not looked at.
+    habits: Vec<Habit>,
 }
 
 #[derive(Default)]
@@ -133,6 +135,7 @@ impl Pure {
             store: Store::default(),
             refused: VecDeque::new(),
             is_log_watched: false,
+            habits: Vec::new(),
         };
         pure.drain();
         pure
@@ -171,6 +174,7 @@ impl Pure {
                 self.store.dropped += 1;
             }
             Effect::Refused { reply, what, .. } => self.refused.push_back((what, reply.to_string())),
+            Effect::Noticed(habit) => self.habits.push(habit),
             Effect::Close(_) => self.is_closed = true,
         }
     }
@@ -303,6 +307,11 @@ impl Relay for Pure {
                 Some(reserved) if reserved == *octets => Ok(()),
                 reserved => Err(format!("reserved: {reserved:?}")),
             },
+            Inside::Habits(expected) => {
+                let found: Vec<&str> = self.habits.drain(..).map(Habit::as_str).collect();
+                let found = if found.is_empty() { "-".to_owned() } else { found.join(" ") };
+                if found == *expected { Ok(()) } else { Err(format!("expected: {expected}\n       got: {found}")) }
+            }
             Inside::Log(what, reply) => {
                 self.is_log_watched = true;
                 let (found, said) = self.refused.pop_front().ok_or("nothing was refused")?;

@@ -130,7 +130,10 @@ impl Arrangement {
         }
         let mut limits = String::new();
         for (key, value) in &self.settings {
+            let list = || format!("[\"{}\"]", value.replace(' ', "\", \""));
             setup = match (key.as_str(), value.as_str()) {
+                ("line_endings", value) => setup.client(&format!("line_endings = \"{value}\"")),
+                ("allowed_senders" | "allowed_recipients" | "ehlo_keywords_hidden", _) => setup.client(&format!("{key} = {}", list())),
                 ("peer", _) if TcpListener::bind("[::]:0").is_err() => return Err("this machine has no IPv6".to_owned()),
                 // A socket for both families shows IPv4 peers in IPv6 clothes.
                 ("peer", _) => setup.listener("[::]:0"),
@@ -404,7 +407,7 @@ impl Relay for Tcp<'_> {
                 if matches(what, found) && matches(reply, said) { Ok(()) } else { Err(format!("in the log: {found} | {said}")) }
             }
             // In the end nothing has arrived but what was acknowledged; what the client declared is the session's own knowledge.
-            Inside::Drops | Inside::Reserves(_) | Inside::Declares(_) | Inside::DiskFull => Ok(()),
+            Inside::Drops | Inside::Reserves(_) | Inside::Declares(_) | Inside::Habits(_) | Inside::DiskFull => Ok(()),
             Inside::Tick(_) | Inside::DiskFullAtCommit | Inside::DiskFree | Inside::StoreWaits | Inside::StoreAnswers => {
                 Err("cannot be arranged from outside".to_owned())
             }

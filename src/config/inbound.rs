@@ -1,6 +1,7 @@
 //! The receiving side: tenant, listeners, clients, the limits of sessions.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,11 +14,13 @@ use super::value;
 use super::{Route, intake, schedule};
 use crate::{
     budget::Limits,
+    intake::{LineEndings, Rate},
     mail::{AccountName, ClientName, Priority, RouteName},
     schedule::{AccountSettings, Affinity},
     session,
 };
 
+const LINE_ENDINGS: &[(&str, LineEndings)] = &[("normalize", LineEndings::Normalize), ("refuse", LineEndings::Refuse)];
 const PRIORITIES: &[(&str, Priority)] = &[("high", Priority::High), ("normal", Priority::Normal), ("bulk", Priority::Bulk)];
 
 /// `[tenant]`
@@ -68,7 +71,13 @@ pub(super) fn listeners(document: &Document<'_>, findings: &Findings<'_>) -> Vec
 }
 
 /// The clients, which name accounts.
-pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>, accounts: &Accounts, routes: &[Route]) -> Clients {
+pub(super) fn clients(
+    document: &Document<'_>,
+    findings: &Findings<'_>,
+    message_size: u64,
+    accounts: &Accounts,
+    routes: &[Route],
+) -> Clients {
     let mut names: Vec<At<String>> = Vec::new();
     let mut seen: Vec<At<IpNet>> = Vec::new();
     let mut clients = Clients::default();
@@ -85,17 +94,14 @@ pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>, accounts
                 findings.problem(&network.place, found, "keep it in one place, for it decides which client a connection is");
             } else if !any_address {
                 refuse_open_relay(network, findings);
+                warn_of_public(network, findings);
             }
         }
         seen.extend(networks.iter().cloned());
         let own = ClientName::new(name.as_ref().map_or("", |name| name.value.as_str()));
         let networks = networks.into_iter().map(|network| network.value).collect();
         let default = intake::ClientSettings::new(own.clone(), networks);
-        clients.intake.push(intake::ClientSettings {
-            priority: section.or("priority", value::choice("a priority", PRIORITIES), default.priority),
-            may_choose_priority: section.or("may_choose_priority", value::truth, default.may_choose_priority),
-            ..default
-        });
+        clients.intake.push(permissions(&section, findings, message_size, default));
         let default = schedule::ClientSettings::new(own);
         clients.schedule.push(schedule::ClientSettings {
             weight: section.get("weight", value::number(1..=1_000)).map_or(default.weight, |weight| weight.value as u32),
@@ -106,6 +112,43 @@ pub(super) fn clients(document: &Document<'_>, findings: &Findings<'_>, accounts
         names.extend(name);
     }
     clients
+}
+
+/// What a client may do, where it is not what all may; the largest message of all is given.
+fn permissions(
+    section: &Section<'_>,
+    findings: &Findings<'_>,
+    message_size: u64,
+    default: intake::ClientSettings,
+) -> intake::ClientSettings {
+    let patterns = |key, hint| {
+        let written = section.list(key, value::pattern, hint)?;
+        Some(written.value.into_iter().map(|pattern| pattern.value).collect())
+    };
+    let per_minute = |key| {
+        let most = section.or(key, value::or_none(value::number(1..=u64::from(intake::MOST_PER_MINUTE))), None)?;
+        u32::try_from(most).ok().and_then(NonZeroU32::new)
+    };
+    let size = section.get("message_size", value::size(64 << 10..=1 << 30));
+    if let Some(At { value, place }) = size.as_ref().filter(|size| size.value > message_size) {
+        let found = format!("{value} octets are more than everybody's limit, {message_size}");
+        findings.problem(place, found, "lower it, or raise limits.message_size");
+    }
+    let hidden = section.list("ehlo_keywords_hidden", value::keyword, "ehlo_keywords_hidden = [\"SMTPUTF8\"], or leave it out");
+    intake::ClientSettings {
+        priority: section.or("priority", value::choice("a priority", PRIORITIES), default.priority),
+        may_choose_priority: section.or("may_choose_priority", value::truth, default.may_choose_priority),
+        allowed_senders: patterns("allowed_senders", "allowed_senders = [\"scanner@contoso.com\", \"@contoso.com\"], or leave it out"),
+        allowed_recipients: patterns("allowed_recipients", "allowed_recipients = [\"@contoso.com\"], or leave it out"),
+        required_from_domain: section.one_or_more("required_from_domain", value::domain, "required_from_domain = \"contoso.com\""),
+        message_size: size.map(|size| size.value).filter(|size| *size < message_size),
+        line_endings: section.or("line_endings", value::choice("what becomes of line ends", LINE_ENDINGS), default.line_endings),
+        ehlo_keywords_hidden: hidden.map(|hidden| hidden.value.into_iter().map(|keyword| keyword.value).collect()).unwrap_or_default(),
+        connections_per_minute: per_minute(Rate::Connections.key()),
+        messages_per_minute: per_minute(Rate::Messages.key()),
+        recipients_per_minute: per_minute(Rate::Recipients.key()),
+        ..default
+    }
 }
 
 /// The accounts that a client's mail may go through, if not all.
@@ -175,6 +218,14 @@ fn refuse_open_relay(network: &At<IpNet>, findings: &Findings<'_>) {
         let found = format!("\"{}\" would make an open relay", network.value);
         let hint = "write the networks of your own devices; if something else keeps strangers out, write allow_any_address = true with this client";
         findings.problem(&network.place, found, hint);
+    }
+}
+
+/// Whoever has an address there can send through the relay, unless something else keeps strangers out. A single address is nobody else's.
+fn warn_of_public(network: &At<IpNet>, findings: &Findings<'_>) {
+    if network.value.prefix_len() < network.value.max_prefix_len() && intake::is_public(&network.value) {
+        let found = format!("\"{}\" has public addresses, and whoever has one of them can send mail as yours", network.value);
+        findings.warning(&network.place, found, "make sure that all of them are your own, or write the private networks of your devices");
     }
 }
 

@@ -212,7 +212,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let routes = outbound::routes(document, findings, tenant.profile);
     let accounts = outbound::accounts(document, findings, &tenant, &routes);
     let tenant_limits = limits::of_the_tenant(document, findings, tenant.profile);
-    let clients = inbound::clients(document, findings, &accounts, &routes);
+    let clients = inbound::clients(document, findings, session.message_size, &accounts, &routes);
     inbound::check_reserve(
         document,
         findings,

@@ -165,6 +165,14 @@ impl<'t> Section<'t> {
         Some(At { value, place })
     }
 
+    /// One value or a list of them, if it was written; the hint shows how. Of a list that can only be read in part the problems are told.
+    pub fn one_or_more<T>(&self, key: &str, read: impl Read<T>, hint: &str) -> Option<Vec<T>> {
+        if self.written(key)?.get_ref().is_array() {
+            return Some(self.list(key, read, hint)?.value.into_iter().map(|found| found.value).collect());
+        }
+        self.get(key, read).map(|found| vec![found.value])
+    }
+
     /// A list that must be there; the hint shows how it is written.
     pub fn need_list<T>(&self, key: &str, read: impl Read<T>, hint: &str) -> Vec<At<T>> {
         self.require(key, hint);

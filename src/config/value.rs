@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use crate::intake::Pattern;
 use crate::smtp::Mailbox;
 use crate::units::{ByteSize, format_duration, parse_duration};
 
@@ -224,6 +225,24 @@ pub(super) fn server_name(value: &DeValue<'_>) -> Result<ServerName<'static>, Wr
 pub(super) fn mailbox(value: &DeValue<'_>) -> Result<Mailbox, Wrong> {
     let hint = "write it as name@domain, such as \"hve01@contoso.com\"";
     value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Wrong::is_not(value, "a mail address", hint))
+}
+
+/// An address, or all of a domain.
+pub(super) fn pattern(value: &DeValue<'_>) -> Result<Pattern, Wrong> {
+    let text = value.as_str().unwrap_or_default();
+    let pattern = match text.strip_prefix('@') {
+        Some(domain) => is_host_name(domain).then(|| Pattern::Domain(domain.to_lowercase())),
+        None => text.parse().ok().map(Pattern::Mailbox),
+    };
+    let hint = "write name@domain, or @domain for all of a domain, such as \"@contoso.com\"";
+    pattern.ok_or_else(|| Wrong::is_not(value, "an address or a domain", hint))
+}
+
+/// What a line of the reply to EHLO begins with (RFC 5321 §4.1.1.1), in capitals.
+pub(super) fn keyword(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let hint = "write the first word of a line of the relay's reply to EHLO, such as \"SMTPUTF8\"";
+    let fits = |text: &&str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    value.as_str().filter(fits).map(str::to_uppercase).ok_or_else(|| Wrong::is_not(value, "a keyword of EHLO", hint))
 }
 
 /// A network, or a single address.

@@ -44,7 +44,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener,
 
 async fn admit<S: Spool>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr) {
     let peer = peer.ip().to_canonical();
-    let admission = shared.door().admit(peer);
+    let admission = shared.policy.connect(shared.clock.now(), peer).and_then(|()| shared.door().admit(peer));
     if let Err(reply) = admission {
         telemetry::connection_refused(peer, &reply);
         let mut octets = Vec::new();

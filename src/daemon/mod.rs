@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::intake::{Door, Policy};
+use crate::intake::{Door, Habits, Policy};
 use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName, SenderPolicy, Senders};
 use crate::reply::Catalogue;
 use crate::schedule::{self, Scheduler};
@@ -244,6 +244,7 @@ struct Shared<S> {
     pool: Pool,
     catalogue: &'static Catalogue,
     door: Mutex<Door>,
+    habits: Mutex<Habits>,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     shutdown: Shutdown,
 }
@@ -277,6 +278,7 @@ impl<S: Spool> Shared<S> {
             ids: QueueIds::new(node, newest),
             hostname: config.session.hostname.clone(),
             door: Mutex::new(Door::new(&config.intake)),
+            habits: Mutex::new(Habits::new(clock.now())),
             policy: Arc::new(Policy::new(config.intake)),
             session: Arc::new(config.session),
             schedule: config.schedule,
@@ -291,5 +293,10 @@ impl<S: Spool> Shared<S> {
     fn door(&self) -> MutexGuard<'_, Door> {
         // Counting cannot panic half-way, so a poisoned lock still guards true numbers.
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn habits(&self) -> MutexGuard<'_, Habits> {
+        // As above.
+        self.habits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::attempt::queued;
 use super::dispatch::Event;
 use super::{Phase, Shared};
-use crate::intake::{Facts, Repair, RepairError};
+use crate::intake::{Facts, Habit, Repair, RepairError};
 use crate::mail::Trace;
 use crate::mail::{Kind, Message, QueueId};
 use crate::session::{Effect, Ending, Envelope, Input, Session};
@@ -140,9 +140,19 @@ impl<S: Spool> Conversation<S> {
             Effect::Refused { reply, what, reverse_path } => {
                 telemetry::refused(self.peer, self.session.client(), &what, reverse_path.as_ref(), &reply);
             }
+            Effect::Noticed(habit) => self.note(habit),
             Effect::Close(ending) => return Ok(Some(ending)),
         }
         Ok(None)
+    }
+
+    /// Counts a habit of the client's; the first time of each day it is told.
+    fn note(&self, habit: Habit) {
+        let Some(client) = self.session.client() else { return };
+        let told = self.shared.habits().note(self.shared.clock.now(), client, self.peer, habit);
+        if let Some(count) = told {
+            telemetry::habit(self.peer, client, habit, count);
+        }
     }
 
     /// A client that does not read its replies is given up like one that does not send.
@@ -198,6 +208,8 @@ impl<S: Spool> Conversation<S> {
         }
         draft.buffer.clear();
         let facts = draft.repair.finish(&mut draft.buffer).map_err(|error| repair_reply(&error))?;
+        facts.habits.iter().chain(envelope.habit(&facts)).for_each(|habit| self.note(habit));
+        self.session.policy().author(&envelope.client, &envelope.reverse_path, &facts)?;
         draft.content.write(&draft.buffer).await.map_err(|error| self.store_reply(error))?;
         // What is answered 250 must fit the upstream server's limit with everything that the relay adds to it.
         let limit = self.shared.session.message_size;

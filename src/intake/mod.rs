@@ -1,12 +1,17 @@
-//! Who may send what: clients by network, recipient classes, priorities, admission of connections, repair of headers. Pure.
+//! Who may send what: clients by network, what each may do and how much of it, recipient classes, priorities, admission of connections, repair
+//! of headers, and what devices do otherwise than they should. Pure.
 
 mod door;
+mod habit;
 mod policy;
 mod priority;
+mod rates;
 mod repair;
 mod settings;
 
 pub use door::Door;
+pub use habit::{Count, Habit, HabitSet, Habits};
 pub use policy::{Addressee, Policy};
+pub use rates::{MOST_PER_MINUTE, Rate};
 pub use repair::{Facts, Repair, RepairError};
-pub use settings::{ClientSettings, Settings};
+pub use settings::{ClientSettings, LineEndings, Overlap, Pattern, Settings, is_public};

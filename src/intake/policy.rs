@@ -4,16 +4,21 @@
 //! longest such network decides, and of two equal ones the first that was written. Without a client nobody is served. A recipient is internal
 //! if its domain is one of the accepted domains, exactly: a subdomain is another domain. The priority of a message is its client's, or the one
 //! that its header asks for where the client lets it.
+//!
+//! What a client may do beyond that is told by its own settings: as whom (`allowed_senders`, `required_from_domain`), to whom
+//! (`allowed_recipients`), how much in a minute (`rates`). Copies of a policy share what has been used of a minute.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{ClientSettings, Settings};
+use super::rates::Rates;
+use super::{ClientSettings, Facts, Pattern, Rate, Settings};
 use crate::clock::Timestamp;
 use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient, RouteName};
-use crate::smtp::{AddressError, EnhancedStatus, Mailbox, RecipientDsn, Reply};
+use crate::smtp::{AddressError, EnhancedStatus, Mailbox, RecipientDsn, Reply, ReversePath};
 
 /// A recipient that was accepted, before it has a place in a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,32 +34,58 @@ pub struct Addressee {
 /// The policy in force.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    /// All but the clients.
     settings: Settings,
+    clients: Vec<Arc<ClientSettings>>,
     /// Every client's networks, the longest first, with the client's place in the settings.
     networks: Vec<(IpNet, usize)>,
     domains: HashSet<String>,
+    rates: Arc<Rates>,
 }
 
 impl Policy {
     /// The policy that the settings mean.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
         let mut networks: Vec<(IpNet, usize)> =
             settings.clients.iter().enumerate().flat_map(|(i, client)| client.networks.iter().map(move |network| (*network, i))).collect();
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         let domains = settings.accepted_domains.iter().map(|domain| canonical(domain)).collect();
-        Self { settings, networks, domains }
+        let rates = Arc::new(Rates::new(&settings.clients));
+        let clients = std::mem::take(&mut settings.clients).into_iter().map(Arc::new).collect();
+        Self { settings, clients, networks, domains, rates }
     }
 
     /// The client that a peer's address belongs to, if any. An IPv4 address in IPv6 clothes counts as the IPv4 address.
-    pub fn client(&self, peer: IpAddr) -> Option<&ClientSettings> {
+    pub fn client(&self, peer: IpAddr) -> Option<&Arc<ClientSettings>> {
         let peer = peer.to_canonical();
         let (_, i) = self.networks.iter().find(|(network, _)| network.contains(&peer))?;
-        self.settings.clients.get(*i)
+        self.clients.get(*i)
     }
 
     /// The client of that name, if there still is one.
-    pub fn client_named(&self, name: &ClientName) -> Option<&ClientSettings> {
-        self.settings.clients.iter().find(|client| client.name == *name)
+    pub fn client_named(&self, name: &ClientName) -> Option<&Arc<ClientSettings>> {
+        self.clients.iter().find(|client| client.name == *name)
+    }
+
+    /// All clients, in the order of the configuration.
+    pub fn clients(&self) -> &[Arc<ClientSettings>] {
+        &self.clients
+    }
+
+    /// Takes one of what a client may begin in a minute.
+    ///
+    /// # Errors
+    /// The refusal if it has had all of it: to be tried again, and when.
+    pub fn take(&self, now: Timestamp, client: &ClientName, rate: Rate) -> Result<(), Reply> {
+        self.rates.take(now, client, rate)
+    }
+
+    /// Lets in a connection from there. Whoever is no client is told so by its session.
+    ///
+    /// # Errors
+    /// The refusal if its client has made too many in a minute.
+    pub fn connect(&self, now: Timestamp, peer: IpAddr) -> Result<(), Reply> {
+        self.client(peer).map_or(Ok(()), |client| self.take(now, &client.name, Rate::Connections))
     }
 
     /// The priority of a client's message whose header asks for `asked` ([`super::Facts::asked_priority`]). Of a client that is gone, nothing is
@@ -62,6 +93,64 @@ impl Policy {
     pub fn priority(&self, client: &ClientName, asked: Option<Priority>) -> Priority {
         let Some(client) = self.client_named(client) else { return Priority::default() };
         asked.filter(|_| client.may_choose_priority).unwrap_or(client.priority)
+    }
+
+    /// Whether a client may name this sender in MAIL FROM. The null path is for everybody: of its message [`Self::author`] looks at the header.
+    ///
+    /// # Errors
+    /// The refusal; it names the setting that would change that.
+    pub fn sender(&self, client: &ClientSettings, reverse_path: &ReversePath) -> Result<(), Reply> {
+        let Some(mailbox) = reverse_path.mailbox().filter(|mailbox| !is_among(client.allowed_senders.as_deref(), mailbox)) else {
+            return Ok(());
+        };
+        Err(not_allowed(format!(
+            "<{mailbox}> is not in allowed_senders of client \"{}\": set another sender in the device, or add this one there",
+            client.name
+        )))
+    }
+
+    /// Whether a client may send what its header says of its authors.
+    ///
+    /// # Errors
+    /// As of [`Self::sender`].
+    pub fn author(&self, client: &ClientName, reverse_path: &ReversePath, facts: &Facts) -> Result<(), Reply> {
+        let Some(client) = self.client_named(client) else { return Ok(()) };
+        if let Some(required) = &client.required_from_domain
+            && let Some(other) = facts.author_domains.iter().find(|domain| !required.contains(domain))
+        {
+            let found = if other.is_empty() { "without an address".to_owned() } else { format!("of {other}") };
+            return Err(not_allowed(format!(
+                "The message's From has an author {found}, and required_from_domain of client \"{}\" is {}: set another From, or add the domain there",
+                client.name,
+                required.join(", ")
+            )));
+        }
+        let author = facts.author.as_ref();
+        if *reverse_path == ReversePath::Null
+            && let Some(allowed) = client.allowed_senders.as_deref()
+            && !author.is_some_and(|author| is_among(Some(allowed), author))
+        {
+            let author = author.map_or("nobody", Mailbox::as_str);
+            return Err(not_allowed(format!(
+                "MAIL FROM is <> and the message is from {author}, who is not in allowed_senders of client \"{}\": set another From, or add it there",
+                client.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether a client may send to this recipient.
+    ///
+    /// # Errors
+    /// As of [`Self::sender`].
+    pub fn addressee(&self, client: &ClientSettings, mailbox: &Mailbox) -> Result<(), Reply> {
+        if is_among(client.allowed_recipients.as_deref(), mailbox) {
+            return Ok(());
+        }
+        Err(not_allowed(format!(
+            "<{mailbox}> is not in allowed_recipients of client \"{}\": add the address or @its-domain there",
+            client.name
+        )))
     }
 
     /// Whether a mailbox is in the tenant.
@@ -143,6 +232,15 @@ impl Policy {
     }
 }
 
+/// Whether a mailbox is allowed; without a list all are.
+fn is_among(allowed: Option<&[Pattern]>, mailbox: &Mailbox) -> bool {
+    allowed.is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(mailbox)))
+}
+
+fn not_allowed(text: String) -> Reply {
+    Reply::new(550, EnhancedStatus::new(5, 7, 1), text)
+}
+
 /// A domain as it is compared: in lower case, without the root's dot.
 fn canonical(domain: &str) -> String {
     domain.strip_suffix('.').unwrap_or(domain).to_lowercase()
@@ -156,8 +254,8 @@ mod tests {
         ClientSettings::new(ClientName::new(name), networks)
     }
 
-    fn policy() -> Policy {
-        Policy::new(Settings {
+    fn settings() -> Settings {
+        Settings {
             accepted_domains: vec!["contoso.com".to_owned(), "Müller.example".to_owned()],
             clients: vec![
                 client("everything", &["10.0.0.0/8", "2001:db8::/32"]),
@@ -168,7 +266,11 @@ mod tests {
             external_route: Some(RouteName::new("connector")),
             recipients_per_delivery: 2,
             ..Settings::default()
-        })
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy::new(settings())
     }
 
     fn mailbox(text: &str) -> Mailbox {
@@ -232,6 +334,65 @@ mod tests {
     }
 
     #[test]
+    fn a_client_sends_as_whom_and_to_whom_it_may() {
+        let pattern = |text: &str| match text.strip_prefix('@') {
+            Some(domain) => Pattern::Domain(domain.to_owned()),
+            None => Pattern::Mailbox(mailbox(text)),
+        };
+        let mut settings = settings();
+        settings.clients[0].allowed_senders = Some(vec![pattern("erp@contoso.com"), pattern("@printers.contoso.com")]);
+        settings.clients[0].allowed_recipients = Some(vec![pattern("@contoso.com"), pattern("a@x.example")]);
+        let policy = Policy::new(settings);
+        let (limited, free) = (&policy.clients()[0], &policy.clients()[1]);
+        for (sender, is_allowed) in
+            [("erp@contoso.com", true), ("ERP@Contoso.com", true), ("any@printers.contoso.com", true), ("boss@contoso.com", false)]
+        {
+            let path = ReversePath::Mailbox(mailbox(sender));
+            assert_eq!(policy.sender(limited, &path).is_ok(), is_allowed, "{sender}");
+            assert_eq!(policy.sender(free, &path), Ok(()));
+        }
+        assert_eq!(policy.sender(limited, &ReversePath::Null), Ok(()));
+        for (recipient, is_allowed) in
+            [("b@contoso.com", true), ("a@x.example", true), ("b@x.example", false), ("b@sub.contoso.com", false)]
+        {
+            assert_eq!(policy.addressee(limited, &mailbox(recipient)).is_ok(), is_allowed, "{recipient}");
+            assert_eq!(policy.addressee(free, &mailbox(recipient)), Ok(()));
+        }
+        let refusal = policy.addressee(limited, &mailbox("b@x.example")).expect_err("refused").to_string();
+        assert!(refusal.starts_with("550 5.7.1 <b@x.example> is not in allowed_recipients of client \"everything\""), "{refusal}");
+    }
+
+    #[test]
+    fn authors_are_looked_at_where_a_client_says_so() {
+        let mut settings = settings();
+        settings.clients[0].required_from_domain = Some(vec!["contoso.com".to_owned(), "x.example".to_owned()]);
+        settings.clients[1].allowed_senders = Some(vec![Pattern::Mailbox(mailbox("erp@contoso.com"))]);
+        let policy = Policy::new(settings);
+        let facts = |authors: &[&str]| Facts {
+            author: authors.first().and_then(|author| author.parse().ok()),
+            author_domains: authors.iter().map(|author| author.split_once('@').map_or("", |(_, domain)| domain).to_owned()).collect(),
+            ..Facts::default()
+        };
+        let path = ReversePath::Mailbox(mailbox("bounces@elsewhere.example"));
+        for (client, path, authors, is_allowed) in [
+            ("everything", &path, &["a@contoso.com"][..], true),
+            ("everything", &ReversePath::Null, &["a@contoso.com", "b@x.example"], true),
+            ("everything", &path, &["a@contoso.com", "b@evil.example"], false),
+            ("everything", &path, &["a@sub.contoso.com"], false),
+            ("everything", &path, &["Scanner"], false),
+            ("erp", &path, &["b@evil.example"], true),
+            ("erp", &ReversePath::Null, &["b@evil.example"], false),
+            ("erp", &ReversePath::Null, &["Scanner"], false),
+            ("erp", &ReversePath::Null, &["erp@contoso.com"], true),
+            ("printer", &ReversePath::Null, &["b@evil.example"], true),
+            ("gone", &ReversePath::Null, &["b@evil.example"], true),
+        ] {
+            let outcome = policy.author(&ClientName::new(client), path, &facts(authors));
+            assert_eq!(outcome.is_ok(), is_allowed, "{client} <{path}> {authors:?}: {outcome:?}");
+        }
+    }
+
+    #[test]
     fn qualifies_with_the_first_domain() {
         assert_eq!(policy().qualify("scanner"), Ok(mailbox("scanner@contoso.com")));
         assert_eq!(policy().qualify("a scanner"), Err(AddressError::BadCharacter));
@@ -273,10 +434,11 @@ mod tests {
 
     #[test]
     fn a_header_is_heard_only_where_the_client_lets_it() {
-        let mut policy = policy();
-        policy.settings.clients[0].priority = Priority::Bulk;
-        policy.settings.clients[1].priority = Priority::Bulk;
-        policy.settings.clients[1].may_choose_priority = true;
+        let mut settings = settings();
+        settings.clients[0].priority = Priority::Bulk;
+        settings.clients[1].priority = Priority::Bulk;
+        settings.clients[1].may_choose_priority = true;
+        let policy = Policy::new(settings);
         for (name, asked, priority) in [
             ("everything", None, Priority::Bulk),
             ("everything", Some(Priority::High), Priority::Bulk),

@@ -8,16 +8,18 @@
 //! A missing From becomes the reverse-path's mailbox; with the null path it becomes `postmaster@` our host name, as RFC 5322 §3.6 demands
 //! one. A message is held only up to its header's limit, whatever its size. Input is in canonical form (CRLF line ends).
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
-use super::priority;
-use crate::mail::{Header, Line, Priority, Trace, authors, domain, growth_bound, words};
+use super::{Habit, HabitSet, priority};
+use crate::mail::{AUTHORS, Header, Line, Priority, Trace, authors, domain, growth_bound, words};
 use crate::smtp::{Mailbox, ReversePath};
 
 /// Received fields from which on a message is taken to go round in circles (RFC 5321 §6.3 asks for a generous number; real paths have under 15).
 const HOPS: usize = 50;
 /// How much is taken into the header before its end is looked for again.
 const STEP: usize = 4_096;
+/// Octets of a line without its line end, at most (RFC 5322 §2.1.1).
+const LINE: usize = 998;
 /// Characters of a subject that are kept.
 const SUBJECT: usize = 200;
 /// Characters of a Message-ID that are kept.
@@ -35,10 +37,15 @@ pub enum RepairError {
 }
 
 /// What is known of a content when all of it has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
     /// The first mailbox of the From that goes into the store.
     pub author: Option<Mailbox>,
+    /// The domains of all authors in all From fields, in lower case, each once; empty for an author without an address, or of whom there may be
+    /// one because there are more than can be read.
+    pub author_domains: Vec<String>,
+    /// What it has otherwise than the standards.
+    pub habits: HabitSet,
     /// The Subject, decoded, on one line, cut to 200 characters.
     pub subject: String,
     /// The Message-ID with its brackets.
@@ -68,6 +75,8 @@ pub struct Repair {
     line: usize,
     kind: Option<Line>,
     state: Result<State, RepairError>,
+    /// Octets of the line that is coming in.
+    line_length: usize,
     facts: Facts,
 }
 
@@ -80,18 +89,9 @@ enum State {
 impl Repair {
     /// `header_limit`: octets of the header as it comes.
     pub fn new(trace: Trace, reverse_path: &ReversePath, header_limit: usize) -> Self {
-        let facts = Facts {
-            author: None,
-            subject: String::new(),
-            message_id: String::new(),
-            eight_bit: false,
-            size: 0,
-            growth: 0,
-            received_count: 0,
-            asked_priority: None,
-        };
         let reverse_path = reverse_path.clone();
-        Self { trace, reverse_path, header_limit, held: Vec::new(), line: 0, kind: None, state: Ok(State::Header), facts }
+        let (held, state, facts) = (Vec::new(), Ok(State::Header), Facts::default());
+        Self { trace, reverse_path, header_limit, held, line: 0, kind: None, state, line_length: 0, facts }
     }
 
     /// Takes a piece of the content and appends what goes into the store.
@@ -99,6 +99,8 @@ impl Repair {
     /// # Errors
     /// If the message cannot be taken. Nothing more comes out then, and every later call says the same.
     pub fn push(&mut self, octets: &[u8], out: &mut Vec<u8>) -> Result<(), RepairError> {
+        self.state?;
+        self.observe(octets);
         let mut rest = octets;
         while self.state? == State::Header && !rest.is_empty() {
             let step = rest.len().min(STEP);
@@ -127,6 +129,24 @@ impl Repair {
             self.state?;
         }
         Ok(self.facts)
+    }
+
+    /// What can be told of the content wherever it is cut, header or body.
+    fn observe(&mut self, octets: &[u8]) {
+        if memchr(0, octets).is_some() {
+            self.facts.habits.insert(Habit::Nul);
+        }
+        let mut start = 0;
+        for end in memchr_iter(b'\n', octets).chain([octets.len()]) {
+            self.line_length += end - start;
+            // The line end is CR LF; a line that goes on may yet end in one more octet, its CR.
+            if self.line_length > LINE + 1 {
+                self.facts.habits.insert(Habit::LongLines);
+            }
+            if end < octets.len() {
+                (self.line_length, start) = (0, end + 1);
+            }
+        }
     }
 
     fn look_at_line(&mut self, out: &mut Vec<u8>) {
@@ -171,11 +191,13 @@ impl Repair {
         let start = out.len();
         self.trace.write_to(out);
         if first("Date").is_none() {
+            self.facts.habits.insert(Habit::NoDate);
             out.extend_from_slice(format!("Date: {}\r\n", self.trace.at.rfc5322()).as_bytes());
         }
         self.facts.message_id = match first("Message-ID") {
             Some(value) => bracketed(value),
             None => {
+                self.facts.habits.insert(Habit::NoMessageId);
                 let ours = self.trace.message_id();
                 out.extend_from_slice(format!("Message-ID: {ours}\r\n").as_bytes());
                 ours
@@ -188,8 +210,15 @@ impl Repair {
                 let sender = self.reverse_path.mailbox().map_or_else(postmaster, Mailbox::to_string);
                 out.extend_from_slice(format!("From: <{sender}>\r\n").as_bytes());
                 self.facts.author = sender.parse().ok();
+                self.facts.author_domains = self.facts.author.iter().map(domain_of).collect();
+                self.facts.habits.insert(Habit::NoFrom);
             }
         }
+        let froms: Vec<_> = header.named("From").filter(|field| !field.is_blank()).collect();
+        if froms.len() > 1 {
+            self.facts.habits.insert(Habit::SeveralFrom);
+        }
+        froms.iter().for_each(|field| self.note_authors(field.value()));
         for field in header.fields() {
             let empty = field.is_blank() && ["Date", "Message-ID", "From"].iter().any(|name| field.is(name));
             if !empty {
@@ -205,11 +234,30 @@ impl Repair {
         Ok(())
     }
 
+    /// Of very many authors the first ones are read, and that there are more.
+    fn note_authors(&mut self, from: &[u8]) {
+        let list = authors(from).list;
+        let unread = if list.len() >= AUTHORS { Some(String::new()) } else { None };
+        let domains = &mut self.facts.author_domains;
+        for domain in list.iter().map(|author| author.address.as_ref().map(domain_of).unwrap_or_default()).chain(unread) {
+            let domain = if domains.len() < AUTHORS { domain } else { String::new() };
+            if !domains.contains(&domain) {
+                domains.push(domain);
+            }
+        }
+    }
+
     fn pass(&mut self, octets: &[u8], out: &mut Vec<u8>) {
         self.facts.eight_bit = self.facts.eight_bit || !octets.is_ascii();
         self.facts.size += octets.len() as u64;
         out.extend_from_slice(octets);
     }
+}
+
+/// A mailbox's domain as it is compared.
+fn domain_of(mailbox: &Mailbox) -> String {
+    let domain = mailbox.domain();
+    domain.strip_suffix('.').unwrap_or(domain).to_lowercase()
 }
 
 /// The Message-ID as it is shown and referred to: from its bracket to its bracket, if it has them.
@@ -306,6 +354,31 @@ mod tests {
         let (out, facts) = repaired_in(&[b"x"], "").expect("fit");
         assert_eq!(facts.author.map(|author| author.to_string()).as_deref(), Some("postmaster@relay.contoso.com"));
         assert!(String::from_utf8_lossy(&out).contains("\r\nFrom: <postmaster@relay.contoso.com>\r\n\r\nx"));
+    }
+
+    #[test]
+    fn names_every_author_and_every_habit() {
+        use Habit::*;
+        const GOOD: &str = "Date: x\r\nMessage-ID: <1@x>\r\nFrom: A <a@B.example>\r\n";
+        let line = |length| "x".repeat(length);
+        for (message, domains, habits) in [
+            (format!("{GOOD}\r\n{}\r\nx", line(998)), vec!["b.example"], vec![]),
+            (format!("{GOOD}\r\n{}\r\n", line(999)), vec!["b.example"], vec![LongLines]),
+            (format!("{GOOD}X: {}\r\n", line(996)), vec!["b.example"], vec![LongLines]),
+            (format!("{GOOD}\r\n\0"), vec!["b.example"], vec![Nul]),
+            (format!("{GOOD}From: c@d.example., \"x@y.example\" <e@b.example>\r\n"), vec!["b.example", "d.example"], vec![SeveralFrom]),
+            (format!("{GOOD}From: \r\n"), vec!["b.example"], vec![]),
+            ("".to_owned(), vec!["contoso.com"], vec![NoDate, NoFrom, NoMessageId]),
+            ("Date: x\r\nMessage-ID: <1@x>\r\nFrom: Scanner\r\n".to_owned(), vec![""], vec![]),
+            (format!("Date: x\r\nMessage-ID: <1@x>\r\nFrom: {}a@b.example\r\n", "a@b.example, ".repeat(20)), vec!["b.example", ""], vec![]),
+        ] {
+            let (_, facts) = repaired(&message);
+            assert_eq!(
+                (facts.author_domains, facts.habits.iter().collect()),
+                (domains.iter().map(|d| d.to_string()).collect(), habits),
+                "{message:?}"
+            );
+        }
     }
 
     #[test]

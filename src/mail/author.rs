@@ -10,7 +10,7 @@ use crate::smtp::Mailbox;
 /// Characters of a display name that are kept.
 const NAME: usize = 200;
 /// Authors of one field that are read.
-const AUTHORS: usize = 20;
+pub const AUTHORS: usize = 20;
 /// Octets of the longest text that may be an address; a longer one need not be looked at.
 const ADDRESS: usize = 254;
 

@@ -9,7 +9,7 @@ mod sender;
 mod trace;
 pub mod words;
 
-pub use author::{Author, Authors, authors};
+pub use author::{AUTHORS, Author, Authors, authors};
 pub use header::{Field, Fields, Header, Line, header_end};
 pub use message::{
     AccountName, AppName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Queued, Recipient, RouteName,

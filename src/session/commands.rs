@@ -1,25 +1,39 @@
 //! What each command does to a session (RFC 5321 §4.1.1 and §4.1.4).
 
-use std::io::Write;
+use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::transaction::Transaction;
-use super::{Effect, Ending, Hello, Phase, Session, Settings, replies};
-use crate::intake::Addressee;
-use crate::smtp::{AddressError, Command, CommandError, Line, MailParameters, Mailbox, NotOffered, RecipientDsn, Reply, ReversePath};
+use super::{Effect, Ending, Hello, Phase, Session, replies};
+use crate::clock::Timestamp;
+use crate::intake::{Addressee, Habit, Rate};
+use crate::smtp::{
+    AddressError, Command, CommandError, Line, MailParameters, Mailbox, NotOffered, RecipientDsn, Reply, ReversePath, Strays,
+};
 
 /// The most characters of a command that go into a log.
 const SHOWN: usize = 300;
 
 impl Session {
     /// Acts on a command line.
-    pub(super) fn line(&mut self, line: Line<'_>) {
+    pub(super) fn line(&mut self, now: Timestamp, line: Line<'_>) {
         let line = match line {
             Line::Whole(line) => line,
+            Line::BareLf(line) => {
+                self.note(Habit::BareLfInCommands);
+                if self.refuses_bare_line_ends() {
+                    return self.refuse(replies::bare_lf_in_command(), "a line that ends in a bare LF");
+                }
+                line
+            }
             Line::TooLong => return self.refuse(replies::line_too_long(self.settings.command_line), "a line that is too long"),
         };
         match Command::parse(line) {
-            Ok(command) => self.command(command, line),
-            Err(CommandError::Http) => self.end(replies::command_error(CommandError::Http), shown(line), Ending::TurnedAway),
+            Ok(command) => self.command(now, command, line),
+            Err(CommandError::Http) => {
+                self.note(Habit::Http);
+                self.end(replies::command_error(CommandError::Http), shown(line), Ending::TurnedAway);
+            }
             Err(CommandError::Unknown) if self.secrets_may_follow => {
                 self.refuse(replies::command_error(CommandError::Unknown), "a line that may hold a password");
             }
@@ -27,15 +41,21 @@ impl Session {
         }
     }
 
-    fn command(&mut self, command: Command<'_>, line: &[u8]) {
+    fn command(&mut self, now: Timestamp, command: Command<'_>, line: &[u8]) {
         let outcome = match command {
             Command::Helo(name) => return self.hello(&name, false),
             Command::Ehlo(name) => return self.hello(&name, true),
             Command::Mail { .. } if self.transactions >= self.settings.transactions => {
                 return self.end(replies::too_many_transactions(self.settings.transactions), shown(line), Ending::TurnedAway);
             }
-            Command::Mail { path, parameters } => self.mail(path, parameters),
-            Command::Rcpt { path, dsn } => self.rcpt(path, dsn),
+            Command::Mail { path, parameters, strays } => {
+                self.note_strays(strays);
+                self.mail(now, path, parameters)
+            }
+            Command::Rcpt { path, dsn, strays } => {
+                self.note_strays(strays);
+                self.rcpt(now, path, dsn)
+            }
             Command::Data => self.data(),
             Command::Rset => {
                 self.transaction = None;
@@ -59,28 +79,44 @@ impl Session {
         // RFC 5321 §4.1.4: a greeting drops what was begun, as RSET does.
         self.transaction = None;
         self.hello = Some(Hello { name: helo_name(name), extended });
-        let Settings { hostname, message_size, .. } = &*self.settings;
-        // Writing to a Vec cannot fail.
-        let _ = if extended {
-            write!(
-                self.replies,
-                "250-{hostname} Hello {}\r\n250-SIZE {message_size}\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n\
-                 250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250 HELP\r\n",
-                self.peer
-            )
-        } else {
-            write!(self.replies, "250 {hostname} Hello {}\r\n", self.peer)
-        };
+        if name.is_empty() {
+            self.note(Habit::NoHeloName);
+        } else if !is_proper_name(name) {
+            self.note(Habit::OddHeloName);
+        }
+        let offers = if extended { self.offers() } else { Vec::new() };
+        let mut lines = format!("{} Hello {}", self.settings.hostname, self.peer);
+        // Writing to a String cannot fail.
+        offers.iter().for_each(|offer| _ = write!(lines, "\n{offer}"));
+        Reply::plain(250, lines).write_to(&mut self.replies);
     }
 
-    fn mail(&mut self, path: &str, parameters: MailParameters) -> Result<(), Reply> {
+    /// What EHLO tells this client of.
+    fn offers(&self) -> Vec<String> {
+        let size = format!("SIZE {}", self.message_size());
+        let all = [size.as_str(), "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "HELP"];
+        let keyword = |offer: &str| offer.split(' ').next().unwrap_or_default().to_owned();
+        let is_told = |offer: &&str| self.client.as_ref().is_none_or(|client| client.is_told_of(&keyword(offer)));
+        all.into_iter().filter(is_told).map(str::to_owned).collect()
+    }
+
+    fn note_strays(&mut self, strays: Strays) {
+        if strays.path {
+            self.note(Habit::LoosePaths);
+        }
+        if strays.parameters {
+            self.note(Habit::UnknownParameters);
+        }
+    }
+
+    fn mail(&mut self, now: Timestamp, path: &str, parameters: MailParameters) -> Result<(), Reply> {
         if self.hello.is_none() {
             return Err(replies::hello_first());
         }
         if self.transaction.is_some() {
             return Err(replies::nested_mail());
         }
-        let limit = self.settings.message_size;
+        let limit = self.message_size();
         if let Some(announced) = parameters.size.filter(|announced| *announced > limit) {
             return Err(replies::announced_too_large(announced, limit));
         }
@@ -88,15 +124,23 @@ impl Session {
             "" => ReversePath::Null,
             _ => ReversePath::Mailbox(self.mailbox(path, parameters.smtputf8, |_| true, replies::bad_sender)?),
         };
+        if let Some(client) = &self.client {
+            self.policy.sender(client, &reverse_path)?;
+            self.policy.take(now, &client.name, Rate::Messages)?;
+        }
         self.transactions += 1;
         self.transaction = Some(Transaction::new(reverse_path, parameters));
         self.say("250 2.1.0 Sender accepted");
         Ok(())
     }
 
-    fn rcpt(&mut self, path: &str, dsn: RecipientDsn) -> Result<(), Reply> {
+    fn rcpt(&mut self, now: Timestamp, path: &str, dsn: RecipientDsn) -> Result<(), Reply> {
         self.transaction.as_mut().ok_or_else(replies::mail_first)?.had_recipients = true;
-        match (self.recipient(path, dsn)?, &mut self.transaction) {
+        let recipient = self.recipient(now, path, dsn);
+        if let (Err(refusal), Some(transaction)) = (&recipient, &mut self.transaction) {
+            transaction.had_deferred |= refusal.is_transient();
+        }
+        match (recipient?, &mut self.transaction) {
             (Some(recipient), Some(transaction)) => {
                 transaction.add(recipient);
                 self.say("250 2.1.5 Recipient accepted");
@@ -107,24 +151,31 @@ impl Session {
     }
 
     /// The recipient that a forward-path names, and `None` if the transaction has it already.
-    fn recipient(&self, path: &str, dsn: RecipientDsn) -> Result<Option<Addressee>, Reply> {
-        let transaction = self.transaction.as_ref().ok_or_else(replies::mail_first)?;
+    fn recipient(&mut self, now: Timestamp, path: &str, dsn: RecipientDsn) -> Result<Option<Addressee>, Reply> {
+        let smtputf8 = self.transaction.as_ref().is_some_and(|transaction| transaction.parameters.smtputf8);
         // RFC 5321 §4.5.1: every domain has a postmaster, and so has the place where no domain is said.
         let is_postmaster = |local_part: &str| local_part.eq_ignore_ascii_case("postmaster");
-        let mailbox = self.mailbox(path, transaction.parameters.smtputf8, is_postmaster, replies::bad_recipient)?;
+        let mailbox = self.mailbox(path, smtputf8, is_postmaster, replies::bad_recipient)?;
+        let transaction = self.transaction.as_ref().ok_or_else(replies::mail_first)?;
         if transaction.has(&mailbox) {
             return Ok(None);
         }
         let class = self.policy.recipient(&mailbox)?;
+        if let Some(client) = &self.client {
+            self.policy.addressee(client, &mailbox)?;
+        }
         if transaction.recipients.len() >= self.settings.recipients {
             return Err(replies::too_many_recipients(self.settings.recipients));
+        }
+        if let Some(client) = &self.client {
+            self.policy.take(now, &client.name, Rate::Recipients)?;
         }
         Ok(Some(Addressee { address: mailbox, class, dsn }))
     }
 
     /// Reads an address; one without a domain gets ours if `may_qualify` says so.
     fn mailbox(
-        &self,
+        &mut self,
         path: &str,
         smtputf8: bool,
         may_qualify: impl Fn(&str) -> bool,
@@ -134,7 +185,10 @@ impl Session {
             return Err(replies::needs_smtputf8());
         }
         let mailbox = match path.parse() {
-            Err(AddressError::NoDomain) if !path.ends_with('@') && may_qualify(path) => self.policy.qualify(path),
+            Err(AddressError::NoDomain) if !path.ends_with('@') && may_qualify(path) => {
+                self.note(Habit::NoDomain);
+                self.policy.qualify(path)
+            }
             parsed => parsed,
         };
         mailbox.map_err(refusal)
@@ -143,10 +197,14 @@ impl Session {
     fn data(&mut self) -> Result<(), Reply> {
         let transaction = self.transaction.as_ref().ok_or_else(replies::mail_first)?;
         if transaction.recipients.is_empty() {
-            return Err(if transaction.had_recipients { replies::no_recipients_left() } else { replies::recipients_first() });
+            return Err(match transaction.had_recipients {
+                _ if transaction.had_deferred => replies::recipients_deferred(),
+                true => replies::no_recipients_left(),
+                false => replies::recipients_first(),
+            });
         }
         // RFC 1870 §6.1: 0 says that the size is not known.
-        let announced = transaction.parameters.size.filter(|size| *size > 0).unwrap_or(self.settings.message_size);
+        let announced = transaction.parameters.size.filter(|size| *size > 0).unwrap_or(self.message_size());
         self.effects.push_back(Effect::Open { announced });
         self.phase = Phase::Opening;
         Ok(())
@@ -157,6 +215,7 @@ impl Session {
         match extension {
             NotOffered::Auth => {
                 self.secrets_may_follow = true;
+                self.note(Habit::AuthNotOffered);
                 self.refuse(reply, "AUTH");
             }
             // The chunk is on its way; what a stranger wrote into it must not be taken for commands.
@@ -170,6 +229,19 @@ impl Session {
 fn helo_name(given: &str) -> Option<String> {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-._:[]".contains(c) { c } else { '?' };
     (!given.is_empty()).then(|| given.chars().take(255).map(safe).collect())
+}
+
+/// Whether it is a host name or an address in brackets (RFC 5321 §4.1.2 and §4.1.3), with dots in it or without.
+fn is_proper_name(name: &str) -> bool {
+    if let Some(literal) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        let v6 = literal.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map(|_| literal[5..].parse::<Ipv6Addr>().is_ok());
+        return v6.unwrap_or_else(|| literal.parse::<Ipv4Addr>().is_ok());
+    }
+    let label = |label: &str| {
+        let inside = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-';
+        !label.is_empty() && label.bytes().all(inside) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.parse::<Ipv4Addr>().is_err() && name.split('.').all(label)
 }
 
 /// A line of the client's as it may stand in a log.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::intake::Addressee;
+use crate::intake::{Addressee, Facts, Habit};
 use crate::mail::{ClientName, QueueId};
 use crate::smtp::{Mailbox, MessageDsn, Reply, ReversePath};
 
@@ -51,6 +51,8 @@ pub enum Effect {
         /// The sender of the transaction, if there is one.
         reverse_path: Option<ReversePath>,
     },
+    /// The client does something otherwise than it should; for the count. Once for each message, and not for strangers.
+    Noticed(Habit),
     /// Close the connection; nothing follows.
     Close(Ending),
 }
@@ -144,6 +146,14 @@ pub struct Envelope {
     pub eight_bit_declared: bool,
     /// What MAIL asked of notices (RFC 3461).
     pub dsn: MessageDsn,
+}
+
+impl Envelope {
+    /// What only shows when the envelope is held against the content.
+    pub fn habit(&self, facts: &Facts) -> Option<Habit> {
+        // RFC 6531 §3.6: with SMTPUTF8 the header may be beyond ASCII without more being said.
+        (facts.eight_bit && !self.eight_bit_declared && !self.smtputf8).then_some(Habit::UndeclaredEightBit)
+    }
 }
 
 /// The transaction that is under way, as far as its trace information needs it (RFC 5321 §4.4).

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 
 use crate::clock::Timestamp;
-use crate::intake::Policy;
+use crate::intake::{ClientSettings, Habit, HabitSet, LineEndings, Policy};
 use crate::mail::{ClientName, QueueId};
 use crate::smtp::{LineSplitter, MailParameters, Reply};
 use reception::{Progress, Reception};
@@ -47,7 +47,7 @@ pub struct Session {
     settings: Arc<Settings>,
     policy: Arc<Policy>,
     peer: IpAddr,
-    client: Option<ClientName>,
+    client: Option<Arc<ClientSettings>>,
     phase: Phase,
     hello: Option<Hello>,
     transaction: Option<Transaction>,
@@ -65,6 +65,8 @@ pub struct Session {
     shutting_down: bool,
     /// AUTH was tried: what comes next may be a password, though nobody asked for it.
     secrets_may_follow: bool,
+    /// What was told of the client since its last message.
+    habits: HabitSet,
 }
 
 /// What comes next.
@@ -105,7 +107,7 @@ impl Session {
     /// A connection that was just made; its greeting is the first effect. A peer that is no client is told so and closed.
     pub fn new(settings: Arc<Settings>, policy: Arc<Policy>, peer: IpAddr, now: Timestamp) -> Self {
         let peer = peer.to_canonical();
-        let client = policy.client(peer).map(|client| client.name.clone());
+        let client = policy.client(peer).cloned();
         let mut session = Self {
             lines: LineSplitter::new(settings.command_line),
             settings,
@@ -124,6 +126,7 @@ impl Session {
             eof: false,
             shutting_down: false,
             secrets_may_follow: false,
+            habits: HabitSet::default(),
         };
         if session.client.is_some() {
             // Writing to a Vec cannot fail.
@@ -166,7 +169,13 @@ impl Session {
         }
         if self.eof {
             match self.phase {
-                Phase::Command => self.close(Ending::Gone),
+                Phase::Command => {
+                    // Whoever only looked whether somebody is there, as monitoring does, has nothing to say good-bye to.
+                    if self.hello.is_some() {
+                        self.note(Habit::NoQuit);
+                    }
+                    self.close(Ending::Gone);
+                }
                 Phase::Content(_) => self.close(Ending::GoneInContent),
                 _ => {}
             }
@@ -205,7 +214,7 @@ impl Session {
 
     /// Whose connection it is; `None` if nobody's.
     pub fn client(&self) -> Option<&ClientName> {
-        self.client.as_ref()
+        self.client.as_ref().map(|client| &client.name)
     }
 
     /// Where it comes from; an IPv4 address in IPv6 clothes has been undressed.
@@ -232,18 +241,19 @@ impl Session {
                 Phase::Command if self.shutting_down => break,
                 Phase::Command => {
                     if rest[0] == TLS_HANDSHAKE && lines.is_at_line_start() {
+                        self.note(Habit::TlsOnPlainPort);
                         self.end(replies::tls_on_plain_port(), "a TLS handshake", Ending::TurnedAway);
                         continue;
                     }
                     if let Some(line) = lines.next(&mut rest) {
                         self.waiting_since = now;
-                        self.line(line);
+                        self.line(now, line);
                     }
                 }
                 Phase::Content(reception) => {
                     let mut content = Vec::new();
                     let was_refused = reception.refusal.is_some();
-                    let progress = reception.take(rest, &self.settings, &mut content);
+                    let progress = reception.take(rest, &mut content);
                     if reception.refusal.is_some() && !was_refused {
                         self.effects.push_back(Effect::Discard);
                     } else if !content.is_empty() {
@@ -275,7 +285,7 @@ impl Session {
         match answer {
             Ok(_) if self.shutting_down => self.effects.push_back(Effect::Discard),
             Ok(id) => {
-                self.phase = Phase::Content(Box::new(Reception::new(id)));
+                self.phase = Phase::Content(Box::new(Reception::new(id, self.message_size(), self.settings.header_size)));
                 self.say("354 Send the message; end it with a line that has only a dot");
             }
             Err(reply) => {
@@ -286,7 +296,14 @@ impl Session {
     }
 
     fn end_of_data(&mut self, progress: Progress) {
-        let Phase::Content(reception) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
+        let Phase::Content(mut reception) = std::mem::replace(&mut self.phase, Phase::Command) else { return };
+        if reception.has_bare_line_ends() {
+            self.note(Habit::BareLineEnds);
+            if reception.refusal.is_none() && self.refuses_bare_line_ends() {
+                reception.refusal = Some(replies::bare_line_ends());
+                self.effects.push_back(Effect::Discard);
+            }
+        }
         match (reception.refusal, progress) {
             (Some(reply), Progress::Endless) => self.end(reply, "content", Ending::TurnedAway),
             (Some(reply), _) => {
@@ -321,7 +338,7 @@ impl Session {
         let (client, hello, transaction) = (self.client.as_ref()?, self.hello.as_ref()?, self.transaction.as_mut()?);
         let MailParameters { eight_bit, smtputf8, dsn, .. } = transaction.parameters.clone();
         Some(Envelope {
-            client: client.clone(),
+            client: client.name.clone(),
             peer: self.peer,
             helo: hello.name.clone(),
             protocol: hello.protocol(smtputf8),
@@ -345,6 +362,24 @@ impl Session {
             Err(reply) => self.refuse(reply, "end of data"),
         }
         self.transaction = None;
+        self.habits = HabitSet::default();
+    }
+
+    /// The largest message that this client may send.
+    fn message_size(&self) -> u64 {
+        let limit = self.settings.message_size;
+        self.client.as_ref().and_then(|client| client.message_size).map_or(limit, |own| own.min(limit))
+    }
+
+    fn refuses_bare_line_ends(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.line_endings == LineEndings::Refuse)
+    }
+
+    /// Tells a habit of the client's, once for each message.
+    fn note(&mut self, habit: Habit) {
+        if self.habits.insert(habit) {
+            self.effects.push_back(Effect::Noticed(habit));
+        }
     }
 
     fn tick(&mut self, now: Timestamp) {

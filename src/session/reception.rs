@@ -5,7 +5,7 @@
 
 use memchr::memmem;
 
-use super::{Settings, replies};
+use super::replies;
 use crate::mail::QueueId;
 use crate::smtp::{DataDecoder, Reply};
 
@@ -22,6 +22,8 @@ pub(super) struct Reception {
     decoder: DataDecoder,
     size: u64,
     header: Header,
+    message_limit: u64,
+    header_limit: usize,
 }
 
 /// How far the header goes.
@@ -45,25 +47,26 @@ pub(super) enum Progress {
 }
 
 impl Reception {
-    pub(super) fn new(id: QueueId) -> Self {
+    /// Octets of the message and of its header, at most.
+    pub(super) fn new(id: QueueId, message_limit: u64, header_limit: usize) -> Self {
         // Nothing yet is as good as behind a line end: an empty line at once means an empty header.
         let header = Header { size: 0, tail: Some(*b"\0\r\n") };
-        Self { id, refusal: None, decoder: DataDecoder::new(), size: 0, header }
+        Self { id, refusal: None, decoder: DataDecoder::new(), size: 0, header, message_limit, header_limit }
     }
 
     /// Takes octets; what they mean is put into `content`, which is empty before, unless the message is refused.
-    pub(super) fn take(&mut self, octets: &[u8], settings: &Settings, content: &mut Vec<u8>) -> Progress {
+    pub(super) fn take(&mut self, octets: &[u8], content: &mut Vec<u8>) -> Progress {
         content.reserve(octets.len() + 2);
         let end = self.decoder.decode(octets, content);
         self.size += content.len() as u64;
         if self.refusal.is_none() {
-            self.refusal = self.judge(settings, content);
+            self.refusal = self.judge(content);
         }
         if self.refusal.is_some() {
             content.clear();
         }
         match end {
-            _ if self.size / SWALLOWED > settings.message_size => Progress::Endless,
+            _ if self.size / SWALLOWED > self.message_limit => Progress::Endless,
             Some(end) => Progress::Ended(end),
             None => Progress::More,
         }
@@ -74,14 +77,19 @@ impl Reception {
         self.decoder.has_lone_dot()
     }
 
-    fn judge(&mut self, settings: &Settings, content: &[u8]) -> Option<Reply> {
+    /// Whether a line ended in a bare LF or a bare CR.
+    pub(super) fn has_bare_line_ends(&self) -> bool {
+        self.decoder.has_bare_line_ends()
+    }
+
+    fn judge(&mut self, content: &[u8]) -> Option<Reply> {
         self.header.follow(content);
         // The limit that an octet-by-octet reader would meet first, so that the reply does not depend on the pieces.
-        let header_comes_first = settings.header_size as u64 <= settings.message_size;
-        if header_comes_first && self.header.size > settings.header_size as u64 {
-            return Some(replies::header_too_large(settings.header_size));
+        let header_comes_first = self.header_limit as u64 <= self.message_limit;
+        if header_comes_first && self.header.size > self.header_limit as u64 {
+            return Some(replies::header_too_large(self.header_limit));
         }
-        (self.size > settings.message_size).then(|| replies::content_too_large(settings.message_size))
+        (self.size > self.message_limit).then(|| replies::content_too_large(self.message_limit))
     }
 }
 
@@ -109,20 +117,16 @@ impl Header {
 mod tests {
     use super::*;
 
-    fn settings(message_size: u64, header_size: usize) -> Settings {
-        Settings { message_size, header_size, ..Settings::default() }
-    }
-
-    fn reception() -> Reception {
-        Reception::new(QueueId::from_number(1).expect("positive"))
+    fn reception(message_limit: u64, header_limit: usize) -> Reception {
+        Reception::new(QueueId::from_number(1).expect("positive"), message_limit, header_limit)
     }
 
     /// Takes the pieces; the word by which the refusal is known, if there is one.
-    fn refusal(pieces: &[&[u8]], settings: &Settings) -> Option<&'static str> {
-        let (mut reception, mut content) = (reception(), Vec::new());
+    fn refusal(pieces: &[&[u8]], mut reception: Reception) -> Option<&'static str> {
+        let mut content = Vec::new();
         for piece in pieces {
             content.clear();
-            reception.take(piece, settings, &mut content);
+            reception.take(piece, &mut content);
         }
         reception.refusal.map(|reply| if reply.text().contains("header") { "header" } else { "size" })
     }
@@ -144,26 +148,25 @@ mod tests {
             (b".\r\n", 0, 0, None),
             (b"..\r\n.\r\n", 3, 3, None),
         ] {
-            let settings = settings(message_size, header_size);
+            let reception = || reception(message_size, header_size);
             let octets: Vec<&[u8]> = wire.chunks(1).collect();
-            assert_eq!(refusal(&octets, &settings), why, "{} octet by octet", wire.escape_ascii());
+            assert_eq!(refusal(&octets, reception()), why, "{} octet by octet", wire.escape_ascii());
             for cut in 0..wire.len() {
                 let pieces = [&wire[..cut], &wire[cut..]];
-                assert_eq!(refusal(&pieces, &settings), why, "{} cut at {cut}", wire.escape_ascii());
+                assert_eq!(refusal(&pieces, reception()), why, "{} cut at {cut}", wire.escape_ascii());
             }
         }
     }
 
     #[test]
     fn passes_nothing_on_of_what_is_refused_and_cuts_off_what_never_ends() {
-        let (mut reception, mut content) = (reception(), Vec::new());
-        let settings = settings(100, 100);
-        assert_eq!(reception.take(b"\r\n", &settings, &mut content), Progress::More);
+        let (mut reception, mut content) = (reception(100, 100), Vec::new());
+        assert_eq!(reception.take(b"\r\n", &mut content), Progress::More);
         assert_eq!(content, b"\r\n");
         let mut pieces = 0;
         loop {
             content.clear();
-            match reception.take(&[b'x'; 99], &settings, &mut content) {
+            match reception.take(&[b'x'; 99], &mut content) {
                 Progress::Endless => break,
                 progress => assert_eq!(progress, Progress::More),
             }

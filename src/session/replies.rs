@@ -48,6 +48,16 @@ pub(super) fn line_too_long(limit: usize) -> Reply {
     reply(500, (5, 5, 2), format!("The command is longer than {limit} octets, the most that it may be"))
 }
 
+pub(super) fn bare_lf_in_command() -> Reply {
+    reply(500, (5, 5, 2), format!("The command does not end in CR LF: {BARE}"))
+}
+
+pub(super) fn bare_line_ends() -> Reply {
+    reply(554, (5, 6, 0), format!("The message has line ends that are not CR LF: {BARE}"))
+}
+
+const BARE: &str = "have the device write CR LF, or set line_endings = \"normalize\" for this client";
+
 pub(super) fn tls_on_plain_port() -> Reply {
     reply(500, (5, 5, 1), "This port does not begin with TLS: set the device to plain SMTP, encryption off")
 }
@@ -60,9 +70,11 @@ pub(super) fn command_error(error: CommandError<'_>) -> Reply {
         CommandError::NotAMailCommand => reply(501, (5, 5, 4), "Write MAIL FROM:<name@domain>, or MAIL FROM:<> for a notice"),
         CommandError::NotARcptCommand => reply(501, (5, 5, 4), "Write RCPT TO:<name@domain>"),
         CommandError::ArgumentOfData => reply(501, (5, 5, 4), "DATA takes no argument"),
-        CommandError::UnknownParameter(parameter) => {
-            reply(555, (5, 5, 4), format!("The parameter {} is not offered: EHLO lists what is", shown(parameter)))
-        }
+        CommandError::UnknownParameter(parameter) => reply(
+            555,
+            (5, 5, 4),
+            format!("The parameter {} is not offered and cannot be passed over: EHLO lists what is", shown(parameter)),
+        ),
         CommandError::BadParameter(parameter) => {
             reply(501, (5, 5, 4), format!("The parameter {} cannot be: write {}", shown(parameter), form(parameter)))
         }
@@ -114,6 +126,10 @@ pub(super) fn recipients_first() -> Reply {
 
 pub(super) fn no_recipients_left() -> Reply {
     reply(554, (5, 5, 1), "Every recipient was refused: see the replies to RCPT")
+}
+
+pub(super) fn recipients_deferred() -> Reply {
+    reply(451, (4, 5, 1), "No recipient was accepted yet, some may be later: see the replies to RCPT and send the message again")
 }
 
 pub(super) fn announced_too_large(announced: u64, limit: u64) -> Reply {

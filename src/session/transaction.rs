@@ -17,13 +17,15 @@ pub(super) struct Transaction {
     pub recipients: Vec<Addressee>,
     /// RCPT was said at least once, though it may have been refused.
     pub had_recipients: bool,
+    /// A recipient was refused for now, and may be accepted later.
+    pub had_deferred: bool,
     /// A hash of each recipient, once there are many.
     seen: HashSet<u64>,
 }
 
 impl Transaction {
     pub(super) fn new(reverse_path: ReversePath, parameters: MailParameters) -> Self {
-        Self { reverse_path, parameters, recipients: Vec::new(), had_recipients: false, seen: HashSet::new() }
+        Self { reverse_path, parameters, recipients: Vec::new(), had_recipients: false, had_deferred: false, seen: HashSet::new() }
     }
 
     /// Whether this recipient has been accepted before. Equal hashes only lead to a closer look, so that nobody gains by making them.

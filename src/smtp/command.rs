@@ -1,13 +1,18 @@
 //! One command line, read (RFC 5321 §4.1.1).
 //!
 //! Reading is liberal where devices are careless and nothing can go wrong: lower case, blanks before and behind, `MAIL FROM: <a@b>`, no angle
-//! brackets, a source route (dropped, RFC 5321 appendix C), HELO without a name or with one that is none. It is strict where a guess could
-//! change what is meant: an open bracket, a parameter that is not known. Paths are returned as text, because what is missing in them
-//! (a domain) is for the session to add; [`super::Mailbox`] decides whether they are addresses.
+//! brackets, a source route (dropped, RFC 5321 appendix C), HELO without a name or with one that is none, a parameter that nobody offered and
+//! that asks for nothing but what happens anyway. It is strict where a guess could change what is meant: an open bracket, a parameter of those
+//! in [`MEANT`]. What was taken although the grammar has it otherwise is told as [`Strays`]. Paths are returned as text, because what is
+//! missing in them (a domain) is for the session to add; [`super::Mailbox`] decides whether they are addresses.
 
 use std::borrow::Cow;
 
 use super::dsn::{MessageDsn, NotADsnValue, RecipientDsn, parse_envid};
+
+/// Parameters that are not offered, and that cannot be passed over: whoever writes one relies on it. When to send (RFC 4865, RFC 2852), over
+/// what (RFC 8689), what may be done to the content (RFC 4141), and what belongs to the other command of the two (RFC 3461).
+const MEANT: &[&str] = &["HOLDFOR", "HOLDUNTIL", "BY", "REQUIRETLS", "CONPERM", "RET", "ENVID", "NOTIFY", "ORCPT"];
 
 /// A command that this side of SMTP knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub enum Command<'a> {
         path: &'a str,
         /// What stood behind it.
         parameters: MailParameters,
+        /// What the grammar has otherwise.
+        strays: Strays,
     },
     /// RCPT TO.
     Rcpt {
@@ -29,6 +36,8 @@ pub enum Command<'a> {
         path: &'a str,
         /// What stood behind it (RFC 3461).
         dsn: RecipientDsn,
+        /// What the grammar has otherwise.
+        strays: Strays,
     },
     /// DATA
     Data,
@@ -59,6 +68,15 @@ pub enum NotOffered {
     Bdat,
 }
 
+/// What MAIL or RCPT has otherwise than the grammar, and what is taken all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strays {
+    /// The path is not written as `:<path>`: blanks before it or in it, no brackets, a source route.
+    pub path: bool,
+    /// There are parameters that were not offered. They were passed over.
+    pub parameters: bool,
+}
+
 /// The parameters of MAIL that are offered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailParameters {
@@ -87,7 +105,7 @@ pub enum CommandError<'a> {
     NotARcptCommand,
     /// DATA takes no argument.
     ArgumentOfData,
-    /// A parameter that is not offered.
+    /// A parameter that is not offered and cannot be passed over, or something that is no parameter.
     UnknownParameter(&'a str),
     /// A parameter that is offered, with a value that it cannot have.
     BadParameter(&'a str),
@@ -112,12 +130,14 @@ impl<'a> Command<'a> {
             b"HELO" => Self::Helo(String::from_utf8_lossy(argument)),
             b"EHLO" => Self::Ehlo(String::from_utf8_lossy(argument)),
             b"MAIL" => {
-                let (path, rest) = path(argument, "FROM", CommandError::NotAMailCommand)?;
-                Self::Mail { path, parameters: MailParameters::parse(rest)? }
+                let (path, rest, mut strays) = path(argument, "FROM", CommandError::NotAMailCommand)?;
+                let parameters = MailParameters::parse(rest, &mut strays)?;
+                Self::Mail { path, parameters, strays }
             }
             b"RCPT" => {
-                let (path, rest) = path(argument, "TO", CommandError::NotARcptCommand)?;
-                Self::Rcpt { path, dsn: RecipientDsn::parse(rest)? }
+                let (path, rest, mut strays) = path(argument, "TO", CommandError::NotARcptCommand)?;
+                let dsn = RecipientDsn::parse(rest, &mut strays)?;
+                Self::Rcpt { path, dsn, strays }
             }
             b"DATA" if argument.is_empty() => Self::Data,
             b"DATA" => return Err(CommandError::ArgumentOfData),
@@ -138,8 +158,23 @@ impl<'a> Command<'a> {
     }
 }
 
+impl Strays {
+    /// Passes over a parameter that is not offered, if that does no harm.
+    fn pass_over<'a>(&mut self, parameter: &'a str) -> Result<(), CommandError<'a>> {
+        let (keyword, _) = keyword_and_value(parameter);
+        // RFC 5321 §4.1.2: esmtp-keyword. What is none may be the rest of an address.
+        let is_keyword = keyword.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && keyword.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+        if !is_keyword || MEANT.iter().any(|meant| keyword.eq_ignore_ascii_case(meant)) {
+            return Err(CommandError::UnknownParameter(parameter));
+        }
+        self.parameters = true;
+        Ok(())
+    }
+}
+
 impl MailParameters {
-    fn parse(text: &str) -> Result<Self, CommandError<'_>> {
+    fn parse<'a>(text: &'a str, strays: &mut Strays) -> Result<Self, CommandError<'a>> {
         let mut parameters = Self::default();
         for parameter in text.split_ascii_whitespace() {
             let (keyword, value) = keyword_and_value(parameter);
@@ -152,7 +187,7 @@ impl MailParameters {
                 Some(value) if is("BODY") && value.eq_ignore_ascii_case("7BIT") => parameters.eight_bit = false,
                 None if is("SMTPUTF8") => parameters.smtputf8 = true,
                 _ if is("SIZE") || is("BODY") || is("SMTPUTF8") => return Err(CommandError::BadParameter(parameter)),
-                _ => return Err(CommandError::UnknownParameter(parameter)),
+                _ => strays.pass_over(parameter)?,
             }
         }
         Ok(parameters)
@@ -160,14 +195,14 @@ impl MailParameters {
 }
 
 impl RecipientDsn {
-    fn parse(text: &str) -> Result<Self, CommandError<'_>> {
+    fn parse<'a>(text: &'a str, strays: &mut Strays) -> Result<Self, CommandError<'a>> {
         let mut dsn = Self::default();
         for parameter in text.split_ascii_whitespace() {
             let (keyword, _) = keyword_and_value(parameter);
             match keyword {
                 _ if keyword.eq_ignore_ascii_case("NOTIFY") => once(&mut dsn.notify, parameter, str::parse)?,
                 _ if keyword.eq_ignore_ascii_case("ORCPT") => once(&mut dsn.orcpt, parameter, str::parse)?,
-                _ => return Err(CommandError::UnknownParameter(parameter)),
+                _ => strays.pass_over(parameter)?,
             }
         }
         Ok(dsn)
@@ -194,20 +229,22 @@ fn octets(text: &str) -> Option<u64> {
 }
 
 /// Reads `FROM:<path> rest`: the path without brackets and source route, and the rest.
-fn path<'a>(argument: &'a [u8], keyword: &str, wrong: CommandError<'a>) -> Result<(&'a str, &'a str), CommandError<'a>> {
+fn path<'a>(argument: &'a [u8], keyword: &str, wrong: CommandError<'a>) -> Result<(&'a str, &'a str, Strays), CommandError<'a>> {
     let text = std::str::from_utf8(argument).map_err(|_| CommandError::NotUtf8)?;
     let (head, tail) = text.split_at_checked(keyword.len()).ok_or(wrong)?;
-    let text = if head.eq_ignore_ascii_case(keyword) { tail.trim_ascii_start().strip_prefix(':') } else { None };
-    let text = text.ok_or(wrong)?.trim_ascii_start();
-    let (path, rest) = match text.strip_prefix('<') {
+    let behind = if head.eq_ignore_ascii_case(keyword) { tail.trim_ascii_start().strip_prefix(':') } else { None };
+    let text = behind.ok_or(wrong)?.trim_ascii_start();
+    let (written, rest) = match text.strip_prefix('<') {
         Some(inside) => {
             let end = outside_quotes(inside, |octet| octet == b'>').ok_or(wrong)?;
-            (inside[..end].trim_ascii(), &inside[end + 1..])
+            (&inside[..end], &inside[end + 1..])
         }
         None if text.is_empty() => return Err(wrong),
         None => text.split_at(outside_quotes(text, |octet| octet.is_ascii_whitespace()).unwrap_or(text.len())),
     };
-    Ok((without_source_route(path), rest))
+    let path = without_source_route(written.trim_ascii());
+    let is_strict = tail.starts_with(":<") && path == written;
+    Ok((path, rest, Strays { path: !is_strict, parameters: false }))
 }
 
 /// The position of the first octet that is wanted and not in a quoted string (RFC 5321 §4.1.2).
@@ -234,33 +271,33 @@ mod tests {
     use super::*;
     use crate::smtp::{Notify, Orcpt, Ret};
 
-    fn mail(path: &str) -> Result<Command<'_>, CommandError<'_>> {
-        Ok(Command::Mail { path, parameters: MailParameters::default() })
-    }
+    const STRICT: Strays = Strays { path: false, parameters: false };
+    const LOOSE: Strays = Strays { path: true, parameters: false };
 
     #[test]
-    fn takes_the_paths_that_devices_write() {
-        for (line, path) in [
-            ("MAIL FROM:<a@b>", "a@b"),
-            ("mail from:<a@b>", "a@b"),
-            ("MAIL FROM: <a@b>", "a@b"),
-            ("MAIL FROM : < a@b > ", "a@b"),
-            ("  MAIL\tFROM:<a@b>\t", "a@b"),
-            ("MAIL FROM:a@b", "a@b"),
-            ("MAIL FROM: a@b  ", "a@b"),
-            ("MAIL FROM:<>", ""),
-            ("MAIL FROM: < >", ""),
-            ("MAIL FROM:<scanner>", "scanner"),
-            ("MAIL FROM:<@one,@two:a@b>", "a@b"),
-            ("MAIL FROM:<@a>", "@a"),
-            ("MAIL FROM:<\"a> b\"@c>", "\"a> b\"@c"),
-            ("MAIL FROM:\"a b\"@c", "\"a b\"@c"),
-            ("MAIL FROM:<\"a\\\">\"@c>", "\"a\\\">\"@c"),
-            ("MAIL FROM:<jürgen@müller.example>", "jürgen@müller.example"),
+    fn takes_the_paths_that_devices_write_and_tells_which_stray() {
+        for (line, path, strays) in [
+            ("MAIL FROM:<a@b>", "a@b", STRICT),
+            ("mail from:<a@b>", "a@b", STRICT),
+            ("MAIL FROM: <a@b>", "a@b", LOOSE),
+            ("MAIL FROM : < a@b > ", "a@b", LOOSE),
+            ("  MAIL\tFROM:<a@b>\t", "a@b", STRICT),
+            ("MAIL FROM:a@b", "a@b", LOOSE),
+            ("MAIL FROM: a@b  ", "a@b", LOOSE),
+            ("MAIL FROM:<>", "", STRICT),
+            ("MAIL FROM: < >", "", LOOSE),
+            ("MAIL FROM:<scanner>", "scanner", STRICT),
+            ("MAIL FROM:<@one,@two:a@b>", "a@b", LOOSE),
+            ("MAIL FROM:<@a>", "@a", STRICT),
+            ("MAIL FROM:<\"a> b\"@c>", "\"a> b\"@c", STRICT),
+            ("MAIL FROM:\"a b\"@c", "\"a b\"@c", LOOSE),
+            ("MAIL FROM:<\"a\\\">\"@c>", "\"a\\\">\"@c", STRICT),
+            ("MAIL FROM:<jürgen@müller.example>", "jürgen@müller.example", STRICT),
         ] {
-            assert_eq!(Command::parse(line.as_bytes()), mail(path), "{line:?}");
+            let parameters = MailParameters::default();
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Mail { path, parameters, strays }), "{line:?}");
         }
-        assert_eq!(Command::parse(b"rcpt to: <@x:a@b> "), Ok(Command::Rcpt { path: "a@b", dsn: RecipientDsn::default() }));
+        assert_eq!(Command::parse(b"rcpt to: <@x:a@b> "), Ok(Command::Rcpt { path: "a@b", dsn: RecipientDsn::default(), strays: LOOSE }));
     }
 
     #[test]
@@ -270,12 +307,24 @@ mod tests {
         for (line, parameters) in [
             ("MAIL FROM:<a@b> SIZE=100 BODY=8BITMIME SMTPUTF8", all.clone()),
             ("MAIL FROM:<a@b>size=100  body=8bitmime smtputf8 ", all),
-            ("MAIL FROM:a@b BODY=7BIT", MailParameters::default()),
+            ("MAIL FROM:<a@b> BODY=7BIT", MailParameters::default()),
             ("MAIL FROM:<a@b> ret=hdrs envid=QQ+201 SIZE=5", MailParameters { size: Some(5), dsn, ..MailParameters::default() }),
             ("MAIL FROM:<a@b> SIZE=99999999999999999999999", MailParameters { size: Some(u64::MAX), ..MailParameters::default() }),
         ] {
-            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Mail { path: "a@b", parameters }), "{line:?}");
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Mail { path: "a@b", parameters, strays: STRICT }), "{line:?}");
         }
+    }
+
+    #[test]
+    fn passes_over_parameters_that_ask_for_nothing_else() {
+        let strays = Strays { path: false, parameters: true };
+        for line in ["MAIL FROM:<a@b> FOO", "MAIL FROM:<a@b> X-FOO=bar AUTH=<> foo", "MAIL FROM:<a@b> MT-PRIORITY=3"] {
+            let parameters = MailParameters::default();
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Mail { path: "a@b", parameters, strays }), "{line:?}");
+        }
+        let parameters = MailParameters { size: Some(5), ..MailParameters::default() };
+        assert_eq!(Command::parse(b"MAIL FROM:<a@b> FOO SIZE=5"), Ok(Command::Mail { path: "a@b", parameters, strays }));
+        assert_eq!(Command::parse(b"RCPT TO:<a@b> SIZE=5"), Ok(Command::Rcpt { path: "a@b", dsn: RecipientDsn::default(), strays }));
     }
 
     #[test]
@@ -285,9 +334,9 @@ mod tests {
         for (line, dsn) in [
             ("RCPT TO:<a@b>", RecipientDsn::default()),
             ("RCPT TO:<a@b> NOTIFY=NEVER", RecipientDsn { notify: Some(Notify::NEVER), orcpt: None }),
-            ("RCPT TO:a@b orcpt=rfc822;x+2By@b  notify=failure", RecipientDsn { notify: failure, orcpt }),
+            ("RCPT TO:<a@b> orcpt=rfc822;x+2By@b  notify=failure", RecipientDsn { notify: failure, orcpt }),
         ] {
-            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Rcpt { path: "a@b", dsn }), "{line:?}");
+            assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Rcpt { path: "a@b", dsn, strays: STRICT }), "{line:?}");
         }
     }
 
@@ -311,10 +360,17 @@ mod tests {
             ("MAIL FR\u{e9}:<a>", NotAMailCommand),
             ("RCPT FROM:<a@b>", NotARcptCommand),
             ("DATA now", ArgumentOfData),
-            ("MAIL FROM:<a@b> AUTH=<>", UnknownParameter("AUTH=<>")),
             ("RCPT TO:<a@b> RET=FULL", UnknownParameter("RET=FULL")),
-            ("RCPT TO:<a@b> SIZE=5", UnknownParameter("SIZE=5")),
             ("MAIL FROM:<a@b> NOTIFY=NEVER", UnknownParameter("NOTIFY=NEVER")),
+            ("MAIL FROM:<a@b> holdfor=60", UnknownParameter("holdfor=60")),
+            ("MAIL FROM:<a@b> FOO BY=120;R", UnknownParameter("BY=120;R")),
+            ("MAIL FROM:<a@b> REQUIRETLS", UnknownParameter("REQUIRETLS")),
+            ("MAIL FROM:<a@b> <c@d>", UnknownParameter("<c@d>")),
+            ("MAIL FROM:a b@c", UnknownParameter("b@c")),
+            ("MAIL FROM:<a@b>> SIZE=5", UnknownParameter(">")),
+            ("MAIL FROM:<a@b> =5", UnknownParameter("=5")),
+            ("RCPT TO:<a@b>,<c@d>", UnknownParameter(",<c@d>")),
+            ("RCPT TO:<a@b> HOLDFOR=60", UnknownParameter("HOLDFOR=60")),
             ("MAIL FROM:<a@b> RET", BadParameter("RET")),
             ("MAIL FROM:<a@b> RET=ALL", BadParameter("RET=ALL")),
             ("MAIL FROM:<a@b> ENVID=a+0Ab", BadParameter("ENVID=a+0Ab")),

@@ -43,6 +43,7 @@ enum State {
 pub struct DataDecoder {
     state: State,
     lone_dot: bool,
+    bare: bool,
 }
 
 impl DataDecoder {
@@ -78,7 +79,7 @@ impl DataDecoder {
                 (State::Dot, CR) => (State::DotCr, true),
                 (State::Dot, _) => (State::Text, false),
                 (State::DotCr, LF) => {
-                    *self = Self::new();
+                    *self = Self { bare: self.bare, ..Self::new() };
                     return Some(at + 1);
                 }
                 (State::Cr, LF) => {
@@ -87,6 +88,7 @@ impl DataDecoder {
                 }
                 (State::Cr | State::DotCr, _) => {
                     self.lone_dot |= self.state == State::DotCr;
+                    self.bare = true;
                     out.extend_from_slice(CRLF);
                     (State::BareStart, false)
                 }
@@ -103,6 +105,11 @@ impl DataDecoder {
         self.lone_dot
     }
 
+    /// Whether a line end was a bare LF or a bare CR, in this message or in one before it.
+    pub fn has_bare_line_ends(&self) -> bool {
+        self.bare
+    }
+
     /// Copies text from `from` on; stops at the end of the input or where a line end needs a closer look. Returns where it stopped.
     fn text(&mut self, input: &[u8], from: usize, out: &mut Vec<u8>) -> usize {
         let mut at = from;
@@ -112,6 +119,7 @@ impl DataDecoder {
             match (input[end], input.get(end + 1), input.get(end + 2)) {
                 (LF, ..) => {
                     self.state = State::BareStart;
+                    self.bare = true;
                     out.extend_from_slice(&input[from..end]);
                     out.extend_from_slice(CRLF);
                     return end + 1;
@@ -244,6 +252,28 @@ mod tests {
             let mut decoder = DataDecoder::new();
             assert_eq!(decoder.decode(wire.as_bytes(), &mut Vec::new()), None);
             assert_eq!(decoder.has_lone_dot(), lone, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn notices_every_line_end_that_is_none() {
+        for (wire, bare) in [
+            ("a\r\nb\r\n.\r\n", false),
+            ("\r\n..\r\n.\r\n", false),
+            ("a\nb\r\n.\r\n", true),
+            ("a\rb\r\n.\r\n", true),
+            ("\n\r\n.\r\n", true),
+            ("a\r\r\n.\r\n", true),
+            (".\n\r\n.\r\n", true),
+            (".\rx\r\n.\r\n", true),
+        ] {
+            for cut in 0..wire.len() {
+                let mut decoder = DataDecoder::new();
+                let (first, second) = wire.as_bytes().split_at(cut);
+                assert_eq!(decoder.decode(first, &mut Vec::new()), None);
+                assert!(decoder.decode(second, &mut Vec::new()).is_some());
+                assert_eq!(decoder.has_bare_line_ends(), bare, "{wire:?} cut at {cut}");
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use memchr::memchr;
 pub enum Line<'a> {
     /// A line, without its line end.
     Whole(&'a [u8]),
+    /// The same of a line that ended in LF alone.
+    BareLf(&'a [u8]),
     /// The end of a line that was longer than allowed, and is gone.
     TooLong,
 }
@@ -49,11 +51,11 @@ impl LineSplitter {
             return Some(Line::TooLong);
         }
         if self.partial.is_empty() {
-            return Some(Line::Whole(without_end(line)));
+            return Some(Line::of(line));
         }
         self.partial.extend_from_slice(line);
         self.handed_out = true;
-        Some(Line::Whole(without_end(&self.partial)))
+        Some(Line::of(&self.partial))
     }
 
     /// Whether nothing of the next line has come yet.
@@ -75,9 +77,13 @@ impl LineSplitter {
     }
 }
 
-fn without_end(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
+impl<'a> Line<'a> {
+    fn of(ended: &'a [u8]) -> Self {
+        match ended.strip_suffix(b"\r\n") {
+            Some(line) => Self::Whole(line),
+            None => Self::BareLf(ended.strip_suffix(b"\n").unwrap_or(ended)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +98,7 @@ mod tests {
             while let Some(line) = splitter.next(&mut rest) {
                 lines.push(match line {
                     Line::Whole(line) => String::from_utf8_lossy(line).into_owned(),
+                    Line::BareLf(line) => format!("{} (bare)", String::from_utf8_lossy(line)),
                     Line::TooLong => "too long".to_owned(),
                 });
             }
@@ -105,12 +112,12 @@ mod tests {
             ("", vec![]),
             ("NOOP", vec![]),
             ("NOOP\r\nQUIT\r\n", vec!["NOOP", "QUIT"]),
-            ("NOOP\nQUIT\n", vec!["NOOP", "QUIT"]),
-            ("\r\n\n", vec!["", ""]),
+            ("NOOP\nQUIT\n", vec!["NOOP (bare)", "QUIT (bare)"]),
+            ("\r\n\n", vec!["", " (bare)"]),
             ("a\rb\r\n", vec!["a\rb"]),
             ("12345678\r\n", vec!["12345678"]),
             ("123456789\r\nNOOP\r\n", vec!["too long", "NOOP"]),
-            ("123456789\nNOOP\r\n", vec!["123456789", "NOOP"]),
+            ("123456789\nNOOP\r\n", vec!["123456789 (bare)", "NOOP"]),
             ("1234567890\nNOOP\r\n", vec!["too long", "NOOP"]),
             ("12345678901234567890123\r\n\r\n", vec!["too long", ""]),
         ] {

@@ -8,7 +8,7 @@ mod line;
 mod reply;
 
 pub use address::{AddressError, Mailbox, ReversePath};
-pub use command::{Command, CommandError, MailParameters, NotOffered};
+pub use command::{Command, CommandError, MailParameters, NotOffered, Strays};
 pub use data::DataDecoder;
 pub use dsn::{MessageDsn, NotADsnValue, Notify, Orcpt, RecipientDsn, Ret, encode_xtext, parse_envid};
 pub use line::{Line, LineSplitter};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Timestamp;
+use crate::intake::Habit;
 use crate::mail::{AccountName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
 use crate::reply::{Disposition, Outcome, Pause};
 use crate::schedule::{Change, Who};
@@ -63,6 +64,12 @@ pub fn refused(peer: IpAddr, client: Option<&ClientName>, what: &str, from: Opti
     let client = client.map_or("", ClientName::as_str);
     let from = from.map(|from| Path(from).to_string()).unwrap_or_default();
     warn!(event = "refused", peer = %peer, client, command = what, from, reply = %reply, "refused");
+}
+
+/// A client does something otherwise than the standards have it: told the first time, and then once a day with the count until now.
+pub fn habit(peer: IpAddr, client: &ClientName, habit: Habit, count: u64) {
+    let (name, outcome) = (habit.as_str(), habit.outcome());
+    info!(event = "habit", peer = %peer, client = %client, habit = name, count, outcome, "{}", habit.words());
 }
 
 /// A message is safe on disk and was acknowledged.

@@ -31,6 +31,7 @@
 //! store drops                     # a message that was begun was dropped
 //! store reserves 1000             # so many octets were asked for at the last DATA
 //! log RCPT TO:<x@y> | 550 *       # the next refusal in the log: what was asked for, and the reply
+//! habits no-quit loose-paths      # what was noticed of the client until now, and no step before this one named (`-`: nothing)
 //! ```
 //!
 //! others arrange something there:
@@ -49,9 +50,11 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use hve_relay::intake::{LineEndings, Pattern};
 use hve_relay::mail::{ClientName, RouteName};
 use hve_relay::smtp::EnhancedStatus;
 use hve_relay::units::parse_duration;
@@ -113,6 +116,7 @@ pub enum Inside {
     Drops,
     Reserves(u64),
     Log(String, String),
+    Habits(String),
 }
 
 /// The relay's end of a dialogue.
@@ -289,6 +293,7 @@ impl Inside {
             ("store", "content", content) => Self::Content(octets(content)?),
             ("store", "drops", "") => Self::Drops,
             ("store", "reserves", octets) => Self::Reserves(octets.parse().map_err(|_| "not a number")?),
+            ("habits", ..) => Self::Habits(rest.to_owned()),
             ("log", ..) => {
                 let (what, reply) = rest.split_once(" | ").ok_or("write: log WHAT | REPLY")?;
                 Self::Log(what.to_owned(), reply.to_owned())
@@ -344,6 +349,13 @@ impl Setup {
             "errors" => self.session.errors = number()?,
             "command_timeout" => self.session.command_timeout = duration()?,
             "data_timeout" => self.session.data_timeout = duration()?,
+            "client_message_size" => self.last_client().message_size = Some(number()? as u64),
+            "line_endings" if value == "refuse" => self.last_client().line_endings = LineEndings::Refuse,
+            "ehlo_keywords_hidden" => self.last_client().ehlo_keywords_hidden = value.split(' ').map(str::to_owned).collect(),
+            "allowed_senders" => self.last_client().allowed_senders = Some(patterns(value)?),
+            "allowed_recipients" => self.last_client().allowed_recipients = Some(patterns(value)?),
+            "messages_per_minute" => self.last_client().messages_per_minute = NonZeroU32::new(number()? as u32),
+            "recipients_per_minute" => self.last_client().recipients_per_minute = NonZeroU32::new(number()? as u32),
             "accepted_domains" => self.intake.accepted_domains = value.split(' ').map(str::to_owned).collect(),
             "internal_route" => self.intake.internal_route = route(),
             "external_route" => self.intake.external_route = route(),
@@ -353,6 +365,11 @@ impl Setup {
         Ok(())
     }
 
+    /// The one that settings of a client are about.
+    fn last_client(&mut self) -> &mut intake::ClientSettings {
+        self.intake.clients.last_mut().expect("a client")
+    }
+
     /// Adds a client: its name, then its networks.
     fn client(&mut self, text: &str) -> Result<(), String> {
         let (name, networks) = text.split_once(' ').ok_or("a name and networks")?;
@@ -360,6 +377,15 @@ impl Setup {
         self.intake.clients.push(intake::ClientSettings::new(ClientName::new(name), networks));
         Ok(())
     }
+}
+
+/// Addresses and `@domain`s with blanks between them.
+fn patterns(text: &str) -> Result<Vec<Pattern>, String> {
+    let one = |text: &str| match text.strip_prefix('@') {
+        Some(domain) => Ok(Pattern::Domain(domain.to_owned())),
+        None => text.parse().map(Pattern::Mailbox).map_err(|_| "not an address".to_owned()),
+    };
+    text.split(' ').map(one).collect()
 }
 
 /// All scripts of `tests/dialogues/`.
