@@ -78,6 +78,11 @@ impl Clock {
         Self { wall_at_start: wall.as_millis() as i64, boot_at_start: boot_millis() }
     }
 
+    /// What the wall clock says, steps and all: for what is held against the clocks of other machines, and for nothing else.
+    pub fn wall() -> Timestamp {
+        Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64)
+    }
+
     /// The present time.
     pub fn now(&self) -> Timestamp {
         self.at(boot_millis())

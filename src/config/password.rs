@@ -16,10 +16,7 @@ use zeroize::Zeroizing;
 use super::problem::{At, Findings};
 use super::reader::Section;
 use super::value::Wrong;
-use crate::secret::Secret;
-
-/// Octets of a password file: far more than any password has.
-const LONGEST: u64 = 4_096;
+use crate::secret::{NotASecret, Secret};
 
 /// The account's password, unless there is a problem with it.
 pub(super) fn read(account: &Section<'_>, findings: &Findings<'_>) -> Option<Secret> {
@@ -78,7 +75,7 @@ fn wrong(found: impl Into<String>, hint: impl Into<String>) -> Wrong {
 
 fn from_environment(name: &str) -> Result<Secret, Wrong> {
     match env::var(name) {
-        Ok(text) => secret(Zeroizing::new(text.into_bytes()), "the environment variable named here"),
+        Ok(text) => secret(&Zeroizing::new(text.into_bytes()), "the environment variable named here"),
         Err(_) => Err(wrong("the environment variable named here (not shown) is not set", "set it, or write password_file")),
     }
 }
@@ -115,11 +112,11 @@ fn from_file(path: &Path) -> Result<Secret, Wrong> {
         return Err(wrong(format!("{shown} is open to every user of this machine (mode {mode:04o})"), format!("run: chmod o= {shown}")));
     }
     // With room for all of it from the start, so that growing leaves no copy behind.
-    let mut octets = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
-    file.take(LONGEST + 1)
+    let mut octets = Zeroizing::new(Vec::with_capacity(Secret::LONGEST + 1));
+    file.take(Secret::LONGEST as u64 + 1)
         .read_to_end(&mut octets)
         .map_err(|error| wrong(format!("{shown} cannot be read: {}", reason(&error)), "check the file system"))?;
-    secret(octets, &shown)
+    secret(&octets, &shown)
 }
 
 /// Opens without waiting, should the path be a pipe that nobody writes to.
@@ -128,22 +125,16 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// The secret without the line end that editors leave behind it.
-fn secret(octets: Zeroizing<Vec<u8>>, place: &str) -> Result<Secret, Wrong> {
-    if octets.len() as u64 > LONGEST {
-        return Err(wrong(format!("{place} holds more than {LONGEST} octets"), "put the password alone into it"));
-    }
-    let Ok(text) = str::from_utf8(&octets) else {
-        return Err(wrong(format!("{place} holds what is not UTF-8 text"), "put the password alone into it, as UTF-8"));
-    };
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    if text.is_empty() {
-        return Err(wrong(format!("{place} is empty"), "put the password into it"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(wrong(format!("{place} holds line ends or other controls"), "put the password alone into it, on one line"));
-    }
-    Ok(Secret::new(text.to_owned()))
+fn secret(octets: &[u8], place: &str) -> Result<Secret, Wrong> {
+    Secret::from_line(octets).map_err(|why| {
+        let hint = match why {
+            NotASecret::TooLong => "put the password alone into it",
+            NotASecret::NotText => "put the password alone into it, as UTF-8",
+            NotASecret::Empty => "put the password into it",
+            NotASecret::Controls => "put the password alone into it, on one line",
+        };
+        wrong(format!("{place} {why}"), hint)
+    })
 }
 
 /// The path if its folder is really there; `/Pa55word` and `/x/Pa55word` are not worth the risk.
@@ -167,7 +158,7 @@ mod tests {
     use super::*;
 
     fn of(octets: &[u8]) -> Result<String, String> {
-        secret(Zeroizing::new(octets.to_vec()), "the file").map(|secret| secret.expose().to_owned()).map_err(|wrong| wrong.found)
+        secret(octets, "the file").map(|secret| secret.expose().to_owned()).map_err(|wrong| wrong.found)
     }
 
     #[test]

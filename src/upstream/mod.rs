@@ -13,6 +13,7 @@ mod connection;
 mod content;
 mod envelope;
 mod framing;
+pub mod oauth;
 mod offers;
 mod opening;
 mod pool;
