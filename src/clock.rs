@@ -35,6 +35,19 @@ impl Timestamp {
         self.zoned().strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
     }
 
+    /// The beginning of a day in UTC, written as `2027-01-31`.
+    pub fn from_date(text: &str) -> Option<Self> {
+        let date: jiff::civil::Date = text.parse().ok()?;
+        // The parser takes longer forms too, of which a part would be lost.
+        let zoned = date.to_zoned(jiff::tz::TimeZone::UTC).ok().filter(|_| date.to_string() == text)?;
+        Some(Self(zoned.timestamp().as_millisecond()))
+    }
+
+    /// Its day in UTC: `2027-01-31`.
+    pub fn date(self) -> String {
+        self.zoned().date().to_string()
+    }
+
     fn zoned(self) -> jiff::Zoned {
         // Out of range means beyond the year 9999: a stamp that only damaged data can hold; the epoch then stands for it.
         jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC)
@@ -114,6 +127,15 @@ mod tests {
         let t = Timestamp::from_millis(1_795_285_881_042);
         assert_eq!(t.rfc5322(), "Sat, 21 Nov 2026 18:31:21 +0000");
         assert_eq!(t.to_string(), "2026-11-21T18:31:21.042Z");
+    }
+
+    #[test]
+    fn reads_and_writes_days() {
+        let day = Timestamp::from_date("2027-01-31").expect("a date");
+        assert_eq!((day.to_string().as_str(), day.date().as_str()), ("2027-01-31T00:00:00.000Z", "2027-01-31"));
+        for text in ["2027-02-30", "2027-1-31", "31.01.2027", "2027-01-31T10:00", "20270131", ""] {
+            assert_eq!(Timestamp::from_date(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -13,13 +13,18 @@ use std::time::Duration;
 
 use hve_relay::budget::Share;
 use hve_relay::budget::{Limits, Unit};
-use hve_relay::config::{Config, Form, HVE_GA, HVE_PREVIEW, Problems, SCHEMA};
+use hve_relay::clock::Clock;
+use hve_relay::config::{Config, Credentials, Form, HVE_GA, HVE_PREVIEW, Problems, Proof, SCHEMA};
 use hve_relay::intake::{ClientSettings, LineEndings, Pattern};
-use hve_relay::mail::{AccountName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
+use hve_relay::mail::{AccountName, AppName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
 use hve_relay::schedule::Affinity;
+use hve_relay::upstream::oauth::{ClientProof, SecretPlace};
+use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
 const REFERENCE: &str = include_str!("../config/hve-relay.toml");
+/// The RSA key of an application's certificate: making one takes too long.
+const APP_KEY: &str = include_str!("support/app.key");
 /// In every secret of these tests; it must never be in an output.
 const MARKER: &str = "Pa55word";
 
@@ -55,8 +60,28 @@ fn folder() -> TempDir {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     write("ca.pem", &key.cert.pem(), 0o644);
     write("not-pem.pem", "no certificate\n", 0o644);
+    write("app.secret", &format!("{MARKER}-5\n"), 0o600);
+    write("app.key", APP_KEY, 0o600);
+    write("open.key", APP_KEY, 0o644);
+    write("curve.key", &key.signing_key.serialize_pem(), 0o600);
+    write("app.pem", &app_certificate((2099, 1, 1)), 0o644);
+    write("ended.pem", &app_certificate((2021, 1, 1)), 0o644);
     write("bad.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o644);
     folder
+}
+
+/// For the application's key, until the beginning of a day.
+fn app_certificate((year, month, day): (i32, u8, u8)) -> String {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(year, month, day));
+    params.self_signed(&KeyPair::from_pem(APP_KEY).expect("a key")).expect("a certificate").pem()
+}
+
+fn password(credentials: &Credentials) -> &str {
+    match &credentials.proof {
+        Proof::Password(password) => password.expose(),
+        Proof::App(app) => panic!("{app} in place of a password"),
+    }
 }
 
 fn load(text: &str, folder: &TempDir) -> Result<(Config, Vec<String>), Problems> {
@@ -102,7 +127,7 @@ fn the_example_works() {
     let route = &config.routes[0];
     assert_eq!((route.host.as_str(), route.port), (HVE_PREVIEW.host, 587));
     let login = &config.logins[&AccountName::new("hve01@contoso.com")];
-    assert_eq!((login.user.as_str(), login.password.expose()), ("hve01@contoso.com", "Pa55word-1"));
+    assert_eq!((login.user.as_str(), password(login)), ("hve01@contoso.com", "Pa55word-1"));
     assert_eq!(
         config.to_string(),
         "1 listener, 1 client, 1 account; internal and external mail goes to smtp-hve.office365.com:587. \
@@ -135,7 +160,8 @@ fn the_reference_has_every_key_and_no_other() {
 #[test]
 fn the_defaults_of_the_reference_are_the_real_ones() {
     let folder = folder();
-    let all: Vec<&str> = REFERENCE.lines().map(|line| if is_example(line) { line } else { uncommented(line) }).collect();
+    let reference = REFERENCE.replace(app_of_the_reference(), "");
+    let all: Vec<&str> = reference.lines().map(|line| if is_example(line) { line } else { uncommented(line) }).collect();
     let (spelled_out, warnings) = load(&all.join("\n"), &folder).expect("no problem");
     let (least, _) = load(LEAST, &folder).expect("no problem");
     assert_eq!(spelled_out, least);
@@ -147,18 +173,89 @@ fn the_defaults_of_the_reference_are_the_real_ones() {
 #[test]
 fn the_examples_of_the_reference_can_be_written() {
     let folder = folder();
-    for (table, key, line) in reference_keys().into_iter().filter(|(.., line)| is_example(line)) {
-        let text: Vec<&str> = REFERENCE
+    let reference = REFERENCE.replace(app_of_the_reference(), "");
+    for (table, key, line) in reference_keys().into_iter().filter(|(.., line)| is_example(line) && reference.contains(line)) {
+        let text: Vec<&str> = reference
             .lines()
             .map(|other| if other == line || (table == "route" && !is_example(other)) { uncommented(other) } else { other })
             // A password has one place.
-            .filter(|other| !(key.starts_with("password_") && other.starts_with("password_file")))
+            .filter(|other| !((key.starts_with("password_") || key == "app") && other.starts_with("password_file")))
             .collect();
-        let text = text.join("\n").replace("/etc/hve-relay/ca.pem", "@DIR@/ca.pem");
+        let app = if key == "app" { uncommented_app(&["tenant_id", "client_secret_file"]) } else { String::new() };
+        let text = format!("{}\n{app}", text.join("\n")).replace("/etc/hve-relay/ca.pem", "@DIR@/ca.pem");
         let problems = load(&text, &folder).err().map(|problems| problems.to_string()).unwrap_or_default();
         let only_not_here = problems.is_empty() || problems.contains("is not set");
         assert!(only_not_here && problems.lines().count() <= 1, "{line}: {problems}");
     }
+}
+
+/// The lines of `[[app]]`: it has no default, and says how it is written in several ways.
+fn app_of_the_reference() -> &'static str {
+    let start = REFERENCE.find("# [[app]]\n").expect("an app");
+    &REFERENCE[start..start + REFERENCE[start..].find("\n\n").expect("an end")]
+}
+
+/// The same without the marks, and of the keys that exclude each other only these.
+fn uncommented_app(chosen: &[&str]) -> String {
+    const ALTERNATIVES: &[&str] = &[
+        "tenant_id",
+        "token_url",
+        "client_secret_file",
+        "client_secret_credential",
+        "client_secret_env",
+        "client_secret_expires",
+        "certificate_file",
+        "key_file",
+    ];
+    let key = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
+    let lines = app_of_the_reference().lines().map(uncommented).filter(|line| !line.starts_with('#'));
+    let lines: Vec<&str> =
+        lines.filter(|line| !ALTERNATIVES.contains(&key(line).as_str()) || chosen.contains(&key(line).as_str())).collect();
+    let files = [("app.secret", "app.secret"), ("app.pem", "app.pem"), ("app.key", "app.key"), ("login-ca.pem", "ca.pem")];
+    files.iter().fold(lines.join("\n"), |text, (name, file)| text.replace(&format!("/etc/hve-relay/{name}"), &format!("@DIR@/{file}")))
+}
+
+#[test]
+fn an_app_is_written_in_each_way_that_the_reference_shows() {
+    let folder = folder();
+    let account = LEAST.replace("password_file = \"/etc/hve-relay/hve01.password\"", "app = \"hve\"");
+    let app = |chosen: &[&str]| {
+        let (mut config, _) = load(&format!("{account}{}", uncommented_app(chosen)), &folder).expect("no problem");
+        assert_eq!(config.logins.values().next().map(|login| login.proof.clone()), Some(Proof::App(AppName::new("hve"))));
+        assert_eq!(config.schedule.accounts[0].app, Some(AppName::new("hve")));
+        config.apps.remove(0)
+    };
+    let secret = app(&["tenant_id", "client_secret_file", "client_secret_expires"]);
+    assert!(matches!(&secret.proof, ClientProof::Secret(SecretPlace::File(path)) if path.ends_with("app.secret")), "{secret:?}");
+    assert_eq!(secret.token_url.to_string(), "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token");
+    assert_eq!(secret.secret_ends.map(|end| end.date()), Some("2099-01-31".to_owned()));
+    assert!(matches!(app(&["token_url", "certificate_file", "key_file"]).proof, ClientProof::Certificate { .. }));
+    let least =
+        "[[app]]\nname = \"hve\"\ntenant_id = \"contoso.onmicrosoft.com\"\nclient_id = \"x\"\nclient_secret_file = \"@DIR@/app.secret\"";
+    let (least, _) = load(&format!("{account}{least}"), &folder).expect("no problem");
+    assert_eq!(
+        (&least.apps[0].scope, least.apps[0].renew_before),
+        (&secret.scope, secret.renew_before),
+        "the defaults are those that are told"
+    );
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_a_warning_with_its_day() {
+    let folder = folder();
+    let (end, date) = in_days(10);
+    fs::write(folder.path().join("app.pem"), app_certificate(end)).expect("written");
+    let account = LEAST.replace("password_file = \"/etc/hve-relay/hve01.password\"", "app = \"hve\"");
+    let app = uncommented_app(&["tenant_id", "certificate_file", "key_file"]);
+    let (_, warnings) = load(&format!("{account}{app}"), &folder).expect("no problem");
+    assert!(warnings.iter().any(|warning| warning.contains(&format!("ends within 10 days, on {date}"))), "{warnings:?}");
+}
+
+/// The day in so many days, in UTC: its year, month and day, and as it is written.
+fn in_days(days: u64) -> ((i32, u8, u8), String) {
+    let date = (Clock::wall() + Duration::from_secs(days * 86_400)).date();
+    let parts: Vec<i32> = date.split('-').map(|part| part.parse().expect("a number")).collect();
+    ((parts[0], parts[1] as u8, parts[2] as u8), date)
 }
 
 /// A date is what no key takes: whoever reads the key says so.
@@ -290,7 +387,7 @@ fn routes_share_the_classes_and_the_accounts() {
     let accounts: Vec<(&str, &str, usize)> =
         config.schedule.accounts.iter().map(|account| (account.name.as_str(), account.route.as_str(), account.connections)).collect();
     assert_eq!(accounts, [("hve01@contoso.com", "hve", 4), ("relay@contoso.com", "elsewhere", 2)]);
-    assert_eq!(config.logins[&AccountName::new("relay@contoso.com")].password.expose(), "Pa55word-2");
+    assert_eq!(password(&config.logins[&AccountName::new("relay@contoso.com")]), "Pa55word-2");
     assert_eq!(config.routes[0].server_name.to_str(), "smtp-hve.office365.com");
     assert_eq!((config.routes[1].port, config.routes[1].server_name.to_str()), (587, "smtp.example.net".into()));
 }
@@ -508,7 +605,7 @@ fn passwords_come_from_credentials_and_the_environment_too() {
     }
     let password = |line: &str| {
         let (config, _) = load(&LEAST.replace("password_file = \"/etc/hve-relay/hve01.password\"", line), &folder).expect("no problem");
-        config.logins.values().next().expect("a login").password.expose().to_owned()
+        self::password(config.logins.values().next().expect("a login")).to_owned()
     };
     assert_eq!(password(&format!("password_env = {OWN:?}")), "Pa55word-4");
     assert_eq!(password("password_credential = \"group.password\""), "Pa55word-2");

@@ -9,6 +9,7 @@
 //! What comes out are the rooms' own settings types; no room knows this one. A [`Config`] is plain data: reading it opens the files that it
 //! names (passwords, certificates) and resolves listener names, and does nothing else.
 
+mod app;
 mod control;
 mod inbound;
 mod limits;
@@ -41,11 +42,12 @@ pub use schema::{Form, SCHEMA, Table};
 use crate::{
     budget::Share,
     intake,
-    mail::{AccountName, Class, RouteName, SenderPolicy, Senders},
+    mail::{AccountName, AppName, Class, RouteName, SenderPolicy, Senders},
     schedule::{self, AccountSettings},
+    secret::Secret,
     session, store,
     telemetry::{self, Format, Level},
-    upstream::{Endpoint, Extension, Login, PoolSettings, Timeouts},
+    upstream::{Endpoint, Extension, PoolSettings, Timeouts, oauth::App},
 };
 use problem::Findings;
 use reader::Document;
@@ -73,7 +75,9 @@ pub struct Config {
     /// The servers that mail goes to; never empty.
     pub routes: Vec<Route>,
     /// Each account's credentials; its keys are those of `schedule.accounts`.
-    pub logins: BTreeMap<AccountName, Login>,
+    pub logins: BTreeMap<AccountName, Credentials>,
+    /// The OAuth applications, by name.
+    pub apps: Vec<App>,
     /// As whom each client's mail goes out.
     pub senders: Senders,
     /// How connections to those servers are used.
@@ -103,6 +107,34 @@ pub struct Route {
     pub sender: SenderPolicy,
     /// What is not used there although the server offers it.
     pub ignored: Vec<Extension>,
+}
+
+/// How an account logs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its user name.
+    pub user: String,
+    /// What proves that it is who it says.
+    pub proof: Proof,
+}
+
+/// See [`Credentials`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A password of its own.
+    Password(Secret),
+    /// The tokens of an application: one of [`Config::apps`].
+    App(AppName),
+}
+
+impl Proof {
+    /// The application, if there is one.
+    pub fn app(&self) -> Option<&AppName> {
+        match self {
+            Self::Password(_) => None,
+            Self::App(name) => Some(name),
+        }
+    }
 }
 
 /// How upstream connections are used.
@@ -210,7 +242,10 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let session = inbound::session(document, findings, tenant.profile);
     let (sessions, sessions_per_address) = inbound::sessions(document, findings);
     let routes = outbound::routes(document, findings, tenant.profile);
-    let accounts = outbound::accounts(document, findings, &tenant, &routes);
+    let (upstream, recipients_per_delivery) = outbound::upstream(document, findings, tenant.profile);
+    let schedule = outbound::schedule(document, findings);
+    let mut apps = app::apps(document, findings, &schedule, &upstream.timeouts);
+    let accounts = outbound::accounts(document, findings, &tenant, &routes, &mut apps);
     let tenant_limits = limits::of_the_tenant(document, findings, tenant.profile);
     let clients = inbound::clients(document, findings, session.message_size, &accounts, &routes);
     inbound::check_reserve(
@@ -221,7 +256,6 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         accounts.settings.iter().map(|account| &account.limits).chain([&tenant_limits]),
     );
     let senders = sender::senders(document, findings, &routes, &accounts.settings);
-    let (upstream, recipients_per_delivery) = outbound::upstream(document, findings, tenant.profile);
     let takes = |class| routes.iter().find(|route| route.takes.contains(&class)).map(|route| route.name.clone());
     let (internal_route, external_route) = (takes(Class::Internal), takes(Class::External));
     let sends_outside = |account: &&AccountSettings| external_route.as_ref() == Some(&account.route);
@@ -250,10 +284,11 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
             tenant: tenant_limits,
             clients: clients.schedule,
             reserve: Share::percent(tenant.reserve),
-            ..outbound::schedule(document, findings)
+            ..schedule
         },
         routes,
         logins: accounts.logins,
+        apps: apps.finish(findings),
         senders,
         upstream,
         log: telemetry::Settings {

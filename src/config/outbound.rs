@@ -9,18 +9,19 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 
+use super::app::Apps;
 use super::inbound::{Tenant, unique};
 use super::problem::{At, Findings, Place};
 use super::profile::Profile;
 use super::reader::{Document, Section};
-use super::{PoolSettings, Route, Upstream, limits, password, sender, value};
+use super::{Credentials, PoolSettings, Route, Upstream, limits, password, sender, value};
 use crate::{
     mail::{AccountName, Class, RouteName, SenderPolicy},
     schedule::{self, AccountSettings},
     smtp::Mailbox,
     store,
     units::format_duration,
-    upstream::{Extension, Login, Timeouts},
+    upstream::{Extension, Timeouts},
 };
 
 /// The route that the profile stands for where none is configured.
@@ -36,7 +37,7 @@ const CLASSES: &[(&str, Class)] = &[("internal", Class::Internal), ("external", 
 #[derive(Default)]
 pub(super) struct Accounts {
     pub settings: Vec<AccountSettings>,
-    pub logins: BTreeMap<AccountName, Login>,
+    pub logins: BTreeMap<AccountName, Credentials>,
     /// Those with an address that can be read, whatever else is wrong with them.
     known: BTreeSet<AccountName>,
     /// There are others.
@@ -116,7 +117,7 @@ fn takes(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, earl
 }
 
 /// Finds out now whether the file will do; it is read again when connections are made.
-fn check_certificates(file: &Path, place: &Place, findings: &Findings<'_>) {
+pub(super) fn check_certificates(file: &Path, place: &Place, findings: &Findings<'_>) {
     let hint = "write the path of a file with the authority's certificate in PEM form";
     let octets = match fs::read(file) {
         Ok(octets) => octets,
@@ -135,7 +136,7 @@ fn check_certificates(file: &Path, place: &Place, findings: &Findings<'_>) {
 }
 
 /// The accounts and their credentials.
-pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant: &Tenant, routes: &[Route]) -> Accounts {
+pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant: &Tenant, routes: &[Route], apps: &mut Apps) -> Accounts {
     let sections = document.at_least_one("account", "address = \"hve01@contoso.com\" and password_file");
     let mut accounts = Accounts { unknown: sections.is_empty(), ..Accounts::default() };
     let every = limits::of_every_account(document, findings, tenant.profile);
@@ -145,7 +146,7 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
     }
     for section in &sections {
         let address = section.need("address", value::mailbox, "address = \"hve01@contoso.com\"");
-        let password = password::read(section, findings);
+        let credentials = apps.credentials(section, address.as_ref().map(|address| &address.value), findings);
         let connections = section.or("connections", value::count(1..=1_000), CONNECTIONS);
         let route = route(section, findings, routes);
         let limits = limits::of_an_account(section, findings, tenant.profile, &every);
@@ -159,8 +160,14 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
             continue;
         }
         warn_of_foreign_domain(&address, &place, tenant, findings);
-        accounts.settings.extend(route.map(|route| AccountSettings { name: name.clone(), route, app: None, connections, limits }));
-        accounts.logins.extend(password.map(|password| (name, Login { user: address.as_str().to_owned(), password })));
+        accounts.settings.extend(route.map(|route| AccountSettings {
+            name: name.clone(),
+            route,
+            app: credentials.as_ref().and_then(|credentials| credentials.proof.app().cloned()),
+            connections,
+            limits,
+        }));
+        accounts.logins.extend(credentials.map(|credentials| (name, credentials)));
     }
     report_idle_routes(document, findings, routes, &accounts.settings);
     accounts

@@ -1,10 +1,10 @@
-//! Where an account's password comes from: a file, a systemd credential or the environment; never the configuration itself.
+//! Where an account's password or an application's secret comes from: a file, a systemd credential or the environment; never the configuration itself.
 //!
 //! Nothing said here holds a secret. A file's path is shown only if its folder exists, and the name of a variable never, because the easiest
 //! mistake is to write the password itself where its place is asked for.
 
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,38 +16,69 @@ use zeroize::Zeroizing;
 use super::problem::{At, Findings};
 use super::reader::Section;
 use super::value::Wrong;
-use crate::secret::{NotASecret, Secret};
+use crate::{
+    secret::{NotASecret, Secret},
+    upstream::oauth::SecretPlace,
+};
 
-/// The account's password, unless there is a problem with it.
-pub(super) fn read(account: &Section<'_>, findings: &Findings<'_>) -> Option<Secret> {
-    let file = account.get("password_file", path);
-    let credential = account.get("password_credential", name);
-    let variable = account.get("password_env", name);
-    let mut written = ["password_file", "password_credential", "password_env"].into_iter().filter(|key| account.has(key));
+/// A kind of secret: the words for it, and the keys under which its place is written.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    what: &'static str,
+    /// The keys that people expect to hold it, and that are refused.
+    inline: &'static [&'static str],
+    /// For a file, a systemd credential and an environment variable.
+    keys: [&'static str; 3],
+    example: &'static str,
+}
+
+/// An account's password.
+pub(super) const PASSWORD: Kind = Kind {
+    what: "password",
+    inline: &["password", "auth"],
+    keys: ["password_file", "password_credential", "password_env"],
+    example: "/etc/hve-relay/hve01.password",
+};
+
+/// An OAuth application's secret.
+pub(super) const CLIENT_SECRET: Kind = Kind {
+    what: "client secret",
+    inline: &["client_secret"],
+    keys: ["client_secret_file", "client_secret_credential", "client_secret_env"],
+    example: "/etc/hve-relay/app.secret",
+};
+
+/// Where the secret of a table is, and the secret that is there now, unless there is a problem with it.
+pub(super) fn read(section: &Section<'_>, findings: &Findings<'_>, kind: Kind) -> Option<(SecretPlace, Secret)> {
+    let [file, credential, variable] = kind.keys;
+    let places = [
+        section.get(file, |value: &DeValue<'_>| kind.path(value).map(SecretPlace::File)),
+        section.get(credential, |value: &DeValue<'_>| kind.credential(value).map(SecretPlace::File)),
+        section.get(variable, |value: &DeValue<'_>| kind.name(value).map(SecretPlace::Variable)),
+    ];
+    let mut written = kind.keys.into_iter().filter(|key| section.has(key));
     match (written.next(), written.next()) {
         // Written into the configuration itself: that was told as an unknown key.
-        (None, _) if account.has("password") => return None,
+        (None, _) if kind.inline.iter().any(|key| section.has(key)) => return None,
         (None, _) => {
-            let hint = "write password_file = \"/etc/hve-relay/hve01.password\", a file that only the relay can read";
-            findings.problem(&account.place_of("password_file"), "is missing", hint);
+            let hint = format!("write {file} = {:?}, a file that only the relay can read", kind.example);
+            findings.problem(&section.place_of(file), "is missing", hint);
             return None;
         }
         (Some(first), Some(second)) => {
-            findings.problem(&account.place_of(second), format!("the password has a place already, {first}"), "keep one of the two");
+            let found = format!("the {} has a place already, {first}", kind.what);
+            findings.problem(&section.place_of(second), found, "keep one of the two");
             return None;
         }
         (Some(_), None) => {}
     }
-    let (place, secret) = if let Some(At { value, place }) = file {
-        (place, from_file(&value))
-    } else if let Some(At { value, place }) = credential {
-        (place, from_credential(&value))
-    } else {
-        let At { value, place } = variable?;
-        (place, from_environment(&value))
+    let At { value, place } = places.into_iter().flatten().next()?;
+    let secret = match &value {
+        SecretPlace::File(path) => kind.in_file(path),
+        SecretPlace::Variable(name) => kind.in_environment(name),
     };
     match secret {
-        Ok(secret) => Some(secret),
+        Ok(secret) => Some((value, secret)),
         Err(Wrong { found, hint }) => {
             findings.problem(&place, found, hint);
             None
@@ -55,68 +86,105 @@ pub(super) fn read(account: &Section<'_>, findings: &Findings<'_>) -> Option<Sec
     }
 }
 
-fn path(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
-    super::value::path(value).map_err(|_| Wrong {
-        found: "the value (not shown: it may be the password itself) is not an absolute path".to_owned(),
-        hint: "write the path of a file that holds the password, such as \"/etc/hve-relay/hve01.password\"".to_owned(),
-    })
+impl Kind {
+    /// Whether a place for it is written, rightly or not.
+    pub fn is_written(self, section: &Section<'_>) -> bool {
+        self.keys.into_iter().any(|key| section.has(key))
+    }
+
+    fn path(self, value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
+        let Self { what, example, .. } = self;
+        super::value::path(value).map_err(|_| Wrong {
+            found: format!("the value (not shown: it may be the {what} itself) is not an absolute path"),
+            hint: format!("write the path of a file that holds the {what}, such as {example:?}"),
+        })
+    }
+
+    fn name(self, value: &DeValue<'_>) -> Result<String, Wrong> {
+        let what = self.what;
+        super::value::name(value).map_err(|_| Wrong {
+            found: format!("the value (not shown: it may be the {what} itself) is not a name"),
+            hint: format!("write the name of the place that holds the {what}: letters, digits, hyphens, dots or underscores"),
+        })
+    }
+
+    /// See systemd.exec(5), `LoadCredential=`.
+    fn credential(self, value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
+        let name = self.name(value)?;
+        let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else {
+            return Err(wrong(
+                "there are no credentials here (CREDENTIALS_DIRECTORY is not set)",
+                format!("run under systemd with LoadCredential=, or write {}", self.keys[0]),
+            ));
+        };
+        Ok(Path::new(&folder).join(name))
+    }
+
+    fn in_environment(self, name: &str) -> Result<Secret, Wrong> {
+        match env::var(name) {
+            Ok(text) => self.secret(&Zeroizing::new(text.into_bytes()), "the environment variable named here"),
+            Err(_) => {
+                Err(wrong("the environment variable named here (not shown) is not set", format!("set it, or write {}", self.keys[0])))
+            }
+        }
+    }
+
+    fn in_file(self, path: &Path) -> Result<Secret, Wrong> {
+        let (what, shown) = (self.what, shown(path, self.what));
+        let unreadable = |error: io::Error| wrong(format!("{shown} cannot be read: {}", reason(&error)), "check the file system");
+        let file = open(path).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => format!("write the {what} into that file, or correct the path"),
+                io::ErrorKind::PermissionDenied => {
+                    format!("make it readable for the user that the relay runs as: chown it, or chgrp and chmod g+r {shown}")
+                }
+                _ => format!("write the path of a file that holds the {what}"),
+            };
+            wrong(format!("{shown} cannot be read: {}", reason(&error)), hint)
+        })?;
+        let facts = file.metadata().map_err(unreadable)?;
+        check_closed(&facts, &shown, &format!("the {what}"))?;
+        // With room for all of it from the start, so that growing leaves no copy behind.
+        let mut octets = Zeroizing::new(Vec::with_capacity(Secret::LONGEST + 1));
+        file.take(Secret::LONGEST as u64 + 1).read_to_end(&mut octets).map_err(unreadable)?;
+        self.secret(&octets, &shown)
+    }
+
+    fn secret(self, octets: &[u8], place: &str) -> Result<Secret, Wrong> {
+        let what = self.what;
+        Secret::from_line(octets).map_err(|why| {
+            let hint = match why {
+                NotASecret::TooLong => format!("put the {what} alone into it"),
+                NotASecret::NotText => format!("put the {what} alone into it, as UTF-8"),
+                NotASecret::Empty => format!("put the {what} into it"),
+                NotASecret::Controls => format!("put the {what} alone into it, on one line"),
+            };
+            wrong(format!("{place} {why}"), hint)
+        })
+    }
 }
 
-fn name(value: &DeValue<'_>) -> Result<String, Wrong> {
-    super::value::name(value).map_err(|_| Wrong {
-        found: "the value (not shown: it may be the password itself) is not a name".to_owned(),
-        hint: "write the name of the place that holds the password: letters, digits, hyphens, dots or underscores".to_owned(),
-    })
+/// Whether a file that holds a private key is there and closed to other users.
+pub(super) fn check_private(path: &Path) -> Result<(), Wrong> {
+    let shown = path.display().to_string();
+    let facts = open(path).and_then(|file| file.metadata()).map_err(|error| {
+        wrong(format!("{shown} cannot be read: {}", reason(&error)), "write the path of a file that the relay can read")
+    })?;
+    check_closed(&facts, &shown, "the key")
+}
+
+fn check_closed(facts: &Metadata, shown: &str, what: &str) -> Result<(), Wrong> {
+    if !facts.is_file() {
+        return Err(wrong(format!("{shown} is not a file"), format!("write the path of a file that holds {what}")));
+    }
+    match facts.mode() & 0o7777 {
+        mode if mode & 0o007 == 0 => Ok(()),
+        mode => Err(wrong(format!("{shown} is open to every user of this machine (mode {mode:04o})"), format!("run: chmod o= {shown}"))),
+    }
 }
 
 fn wrong(found: impl Into<String>, hint: impl Into<String>) -> Wrong {
     Wrong { found: found.into(), hint: hint.into() }
-}
-
-fn from_environment(name: &str) -> Result<Secret, Wrong> {
-    match env::var(name) {
-        Ok(text) => secret(&Zeroizing::new(text.into_bytes()), "the environment variable named here"),
-        Err(_) => Err(wrong("the environment variable named here (not shown) is not set", "set it, or write password_file")),
-    }
-}
-
-/// See systemd.exec(5), `LoadCredential=`.
-fn from_credential(name: &str) -> Result<Secret, Wrong> {
-    let Some(folder) = env::var_os("CREDENTIALS_DIRECTORY") else {
-        return Err(wrong(
-            "there are no credentials here (CREDENTIALS_DIRECTORY is not set)",
-            "run under systemd with LoadCredential=, or write password_file",
-        ));
-    };
-    from_file(&Path::new(&folder).join(name))
-}
-
-fn from_file(path: &Path) -> Result<Secret, Wrong> {
-    let shown = shown(path);
-    let file = open(path).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::NotFound => "write the password into that file, or correct the path".to_owned(),
-            io::ErrorKind::PermissionDenied => {
-                format!("make it readable for the user that the relay runs as: chown it, or chgrp and chmod g+r {shown}")
-            }
-            _ => "write the path of a file that holds the password".to_owned(),
-        };
-        wrong(format!("{shown} cannot be read: {}", reason(&error)), hint)
-    })?;
-    let facts = file.metadata().map_err(|error| wrong(format!("{shown} cannot be read: {}", reason(&error)), "check the file system"))?;
-    if !facts.is_file() {
-        return Err(wrong(format!("{shown} is not a file"), "write the path of a file that holds the password"));
-    }
-    let mode = facts.mode() & 0o7777;
-    if mode & 0o007 != 0 {
-        return Err(wrong(format!("{shown} is open to every user of this machine (mode {mode:04o})"), format!("run: chmod o= {shown}")));
-    }
-    // With room for all of it from the start, so that growing leaves no copy behind.
-    let mut octets = Zeroizing::new(Vec::with_capacity(Secret::LONGEST + 1));
-    file.take(Secret::LONGEST as u64 + 1)
-        .read_to_end(&mut octets)
-        .map_err(|error| wrong(format!("{shown} cannot be read: {}", reason(&error)), "check the file system"))?;
-    secret(&octets, &shown)
 }
 
 /// Opens without waiting, should the path be a pipe that nobody writes to.
@@ -125,23 +193,11 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-fn secret(octets: &[u8], place: &str) -> Result<Secret, Wrong> {
-    Secret::from_line(octets).map_err(|why| {
-        let hint = match why {
-            NotASecret::TooLong => "put the password alone into it",
-            NotASecret::NotText => "put the password alone into it, as UTF-8",
-            NotASecret::Empty => "put the password into it",
-            NotASecret::Controls => "put the password alone into it, on one line",
-        };
-        wrong(format!("{place} {why}"), hint)
-    })
-}
-
 /// The path if its folder is really there; `/Pa55word` and `/x/Pa55word` are not worth the risk.
-fn shown(path: &Path) -> String {
+fn shown(path: &Path, what: &str) -> String {
     match path.parent().filter(|folder| *folder != Path::new("/") && folder.is_dir()) {
         Some(_) => path.display().to_string(),
-        None => "the file named here (not shown: it may be the password itself)".to_owned(),
+        None => format!("the file named here (not shown: it may be the {what} itself)"),
     }
 }
 
@@ -158,7 +214,7 @@ mod tests {
     use super::*;
 
     fn of(octets: &[u8]) -> Result<String, String> {
-        secret(octets, "the file").map(|secret| secret.expose().to_owned()).map_err(|wrong| wrong.found)
+        PASSWORD.secret(octets, "the file").map(|secret| secret.expose().to_owned()).map_err(|wrong| wrong.found)
     }
 
     #[test]
@@ -180,8 +236,8 @@ mod tests {
     #[test]
     fn shows_no_path_that_may_be_a_password() {
         for path in ["/Pa55word", "/Pa55/word", "/tmp/no-such/Pa55"] {
-            assert!(!shown(Path::new(path)).contains("Pa55"), "{path}");
+            assert!(!shown(Path::new(path), "password").contains("Pa55"), "{path}");
         }
-        assert_eq!(shown(Path::new("/etc/hve01.password")), "/etc/hve01.password");
+        assert_eq!(shown(Path::new("/etc/hve01.password"), "password"), "/etc/hve01.password");
     }
 }

@@ -85,6 +85,7 @@ pub const SCHEMA: &[Table] = &[
             "password_file",
             "password_credential",
             "password_env",
+            "app",
             "connections",
             "route",
             "recipients_per_day",
@@ -93,6 +94,25 @@ pub const SCHEMA: &[Table] = &[
             "external_per_minute_unit",
             "messages_per_minute",
             "minimum_pause",
+        ],
+    ),
+    table(
+        "app",
+        Form::Many,
+        &[
+            "name",
+            "tenant_id",
+            "client_id",
+            "client_secret_file",
+            "client_secret_credential",
+            "client_secret_env",
+            "client_secret_expires",
+            "certificate_file",
+            "key_file",
+            "token_url",
+            "scope",
+            "renew_before",
+            "tls_ca_file",
         ],
     ),
     table("route", Form::Many, &["name", "host", "port", "tls_ca_file", "tls_server_name", "takes", "sender", "ehlo_keywords_ignored"]),
@@ -127,12 +147,26 @@ pub const SCHEMA: &[Table] = &[
 ];
 
 /// Keys that people expect and that are refused on purpose: table, key, what to do.
-const REFUSED: &[(&str, &str, &str, &str)] = &[(
-    "account",
-    "password",
-    "a password does not belong in this file",
-    "put it into a file that only the relay can read and write password_file = \"/etc/hve-relay/hve01.password\"",
-)];
+const REFUSED: &[(&str, &str, &str, &str)] = &[
+    (
+        "account",
+        "password",
+        "a password does not belong in this file",
+        "put it into a file that only the relay can read and write password_file = \"/etc/hve-relay/hve01.password\"",
+    ),
+    (
+        "account",
+        "auth",
+        "an OAuth application has a table of its own, because several accounts share it",
+        "write [[app]] with name = \"hve\" and what stands here, and app = \"hve\" with the account",
+    ),
+    (
+        "app",
+        "client_secret",
+        "a secret does not belong in this file",
+        "put it into a file that only the relay can read and write client_secret_file = \"/etc/hve-relay/app.secret\"",
+    ),
+];
 
 impl Table {
     /// As its header is written: `[tenant]`, `[[client]]`.

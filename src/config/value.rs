@@ -12,9 +12,11 @@ use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use crate::clock::Timestamp;
 use crate::intake::Pattern;
 use crate::smtp::Mailbox;
 use crate::units::{ByteSize, format_duration, parse_duration};
+use crate::upstream::oauth::TokenUrl;
 
 /// What is wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +167,31 @@ pub(super) fn name(value: &DeValue<'_>) -> Result<String, Wrong> {
         .filter(fits)
         .map(str::to_owned)
         .ok_or_else(|| Wrong::is_not(value, "a name", "write up to 64 letters, digits, hyphens, dots or underscores, such as \"devices\""))
+}
+
+/// An id, or anything else of visible ASCII characters without blanks.
+pub(super) fn word(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let fits = |text: &&str| (1..=512).contains(&text.len()) && text.bytes().all(|octet| octet.is_ascii_graphic());
+    let hint = "write it in quotes, without blanks";
+    value.as_str().filter(fits).map(str::to_owned).ok_or_else(|| Wrong::is_not(value, "a word", hint))
+}
+
+/// A tenant of Microsoft Entra, as the address of its token endpoint.
+pub(super) fn tenant(value: &DeValue<'_>) -> Result<TokenUrl, Wrong> {
+    let hint = "write its id as Entra shows it, or one of its domains, such as \"contoso.onmicrosoft.com\"";
+    value.as_str().and_then(|text| TokenUrl::of_tenant(text).ok()).ok_or_else(|| Wrong::is_not(value, "a tenant", hint))
+}
+
+/// The address of a token endpoint.
+pub(super) fn token_url(value: &DeValue<'_>) -> Result<TokenUrl, Wrong> {
+    let hint = "write one that begins with https:// and has no user, query or fragment, such as \"https://login.example.com/oauth2/token\"";
+    value.as_str().and_then(|text| text.parse().ok()).ok_or_else(|| Wrong::is_not(value, "the address of a token endpoint", hint))
+}
+
+/// The beginning of a day, in UTC.
+pub(super) fn date(value: &DeValue<'_>) -> Result<Timestamp, Wrong> {
+    let hint = "write year, month and day in quotes, such as \"2027-01-31\"";
+    value.as_str().and_then(Timestamp::from_date).ok_or_else(|| Wrong::is_not(value, "a date", hint))
 }
 
 /// A path that means the same whatever the current directory.

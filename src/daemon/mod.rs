@@ -24,6 +24,7 @@ mod operate;
 mod session;
 mod shutdown;
 mod socket;
+mod tokens;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -52,6 +53,7 @@ use crate::upstream::{Endpoint, Login, Pool};
 
 use shutdown::Signals;
 use socket::Socket;
+use tokens::Tokens;
 
 pub use shutdown::{Phase, Shutdown};
 
@@ -145,10 +147,12 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let control = tokio::spawn(control::serve(shared.clone(), socket));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
+    let announcing = tokio::spawn(tokens::announce(shared.tokens.apps()));
     let signals = tokio::spawn(signals.heed(shared.shutdown.clone(), grace));
     while tasks.join_next().await.is_some() {}
     let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
     signals.abort();
+    announcing.abort();
     // Nothing is left that an operator could ask.
     shared.shutdown.advance(Phase::Ending);
     control.await.map_err(|error| Fault::Task(error.to_string()))?;
@@ -168,18 +172,19 @@ pub async fn run(config: Config) -> Result<(), Fault> {
 }
 
 /// Each account with its endpoint.
-fn upstreams(config: &Config) -> Result<HashMap<AccountName, Upstream>, Fault> {
+fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Upstream>, Fault> {
     let mut upstreams = HashMap::new();
     for route in &config.routes {
         let endpoint = config.endpoint(route, tls::client_config(route.tls_ca_file.as_deref())?);
         for account in config.schedule.accounts.iter().filter(|account| account.route == route.name) {
-            let (Ok(address), Some(login)) = (account.name.as_str().parse::<Mailbox>(), config.logins.get(&account.name)) else {
+            let login = config.logins.get(&account.name).and_then(|credentials| tokens.login(credentials));
+            let (Ok(address), Some(login)) = (account.name.as_str().parse::<Mailbox>(), login) else {
                 debug_assert!(false, "a resolved account has a mailbox for its name, and a login");
                 continue;
             };
             let relay = format!("{}:{}", route.host, route.port);
             let sender = route.sender.clone();
-            upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint: endpoint.clone(), relay, login: login.clone() });
+            upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint: endpoint.clone(), relay, login });
         }
     }
     Ok(upstreams)
@@ -241,6 +246,7 @@ struct Shared<S> {
     schedule: schedule::Settings,
     senders: Senders,
     accounts: HashMap<AccountName, Upstream>,
+    tokens: Tokens,
     pool: Pool,
     catalogue: &'static Catalogue,
     door: Mutex<Door>,
@@ -270,8 +276,10 @@ impl<S: Spool> Shared<S> {
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
         let node = std::process::id() as u16;
+        let tokens = Tokens::new(&config.apps)?;
         Ok(Self {
-            accounts: upstreams(&config)?,
+            accounts: upstreams(&config, &tokens)?,
+            tokens,
             store,
             clock,
             boot_id,

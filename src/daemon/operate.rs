@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::Shared;
 use super::control::{ask, listed, not_queued, unavailable};
+use super::{Shared, Upstream};
 use crate::admin::{self, AccountEntry, Action, Changed, Operator, Range, Refusal, Target};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId};
 use crate::schedule::{Reason, Scheduler, Suspension, Wait};
 use crate::store::{Listed, Settlement, Spool, StoreError, Suspended};
 use crate::telemetry;
+use crate::upstream::{Credential, Login};
 
 /// Does something to one message or delivery: to all of it, or to nothing.
 pub(super) async fn one<S: Spool>(shared: &Arc<Shared<S>>, action: Action, target: Target, by: &Operator) -> Result<Changed, Refusal> {
@@ -94,6 +95,10 @@ pub(super) async fn resume<S: Spool>(shared: &Shared<S>, account: AccountName, b
     known(shared, &account)?;
     shared.store.resume(&account).await.map_err(|error| unavailable(shared, error))?;
     telemetry::account_resumed_by_operator(&account, &by.0);
+    // Whatever stood in the way of a token may have been put right: the last refusal is no answer any more.
+    if let Some(Upstream { login: Login { credential: Credential::Token(source), .. }, .. }) = shared.accounts.get(&account) {
+        source.forgive();
+    }
     steer(shared, account, None).await
 }
 

@@ -7,11 +7,12 @@ use tracing::{debug, error, info, warn};
 
 use crate::clock::Timestamp;
 use crate::intake::Habit;
-use crate::mail::{AccountName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
-use crate::reply::{Disposition, Outcome, Pause};
+use crate::mail::{AccountName, AppName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
+use crate::reply::{Disposition, Outcome, Pause, PauseLength};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
 use crate::store::sqlite::Damaged;
+use crate::upstream::oauth::{App, ClientProof, News};
 
 /// The relay is ready: every listener is bound and the queue is recovered.
 pub fn started(version: &str, listeners: &[SocketAddr], accounts: usize, queued: usize, in_doubt: usize) {
@@ -231,6 +232,43 @@ fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
             error!(event = "route-paused", route = %route, class, until = %until, reason, advice, "route paused; its mail stays queued");
         }
     }
+}
+
+/// An application has a new token, or could not get one; told by [`TokenSource`](crate::upstream::oauth::TokenSource), once for each change.
+pub fn token(app: &AppName, news: &News) {
+    match news {
+        News::Fetched { life } => info!(event = "token-fetched", app = %app, life = life.as_secs(), "new token"),
+        News::Failed { fault, left } => {
+            let (reason, advice) = (&fault.reason, &fault.advice);
+            let left = left.map(|left| left.as_secs());
+            if fault.pause == PauseLength::Suspended {
+                error!(event = "token-refused", app = %app, reason, advice, left, "no token for this application; the mail of its accounts stays queued");
+            } else {
+                warn!(event = "token-unavailable", app = %app, reason, advice, left, "no token for this application for the moment; the mail of its accounts stays queued");
+            }
+        }
+    }
+}
+
+/// An application's secret or certificate ends soon, or has ended.
+pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
+    let (what, advice) = match &app.proof {
+        ClientProof::Secret(_) => (
+            "client secret",
+            "make a new client secret in Entra, put its value in place of the old one, and write its end into client_secret_expires",
+        ),
+        ClientProof::Certificate { .. } => (
+            "certificate",
+            "make a new certificate, upload it to the application in Entra, and put it and its key in place of the old ones; a restart is not needed",
+        ),
+    };
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(event = "credential-ends", app = %app.name, what, ends = %end, days, advice, "an application's {what} ends")
+        };
+    }
+    // A week is what it may take to find who can do this.
+    if days <= 7 { line!(error) } else { line!(warn) }
 }
 
 /// A queued delivery names a route or account that the configuration no longer has.

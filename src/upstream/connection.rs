@@ -8,8 +8,6 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::commands::{Quit, Rset};
@@ -18,15 +16,15 @@ use lettre::transport::smtp::response::Response;
 use tokio::io::AsyncWriteExt;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use crate::reply::{Cause, Step, Trouble};
 use crate::smtp::Reply;
 
+use super::auth;
 use super::framing::Frame;
-use super::opening::{self, expect, expect_positive};
+use super::opening;
 use super::wire::Wire;
-use super::{Endpoint, Login, Offers, Timeouts};
+use super::{Credential, Endpoint, Login, Offers, Timeouts};
 
 /// How long a good-bye may take: nothing depends on it.
 const QUIT_LIMIT: Duration = Duration::from_secs(2);
@@ -46,14 +44,30 @@ pub struct Connection {
     pub(super) transactions: u32,
     opened_at: Instant,
     pub(super) idle_since: Instant,
+    /// When the token that it was opened with is too near its end.
+    pub(super) expires_at: Option<Instant>,
 }
 
 impl Connection {
-    /// Opens a connection, up to and including AUTH if there is a login.
+    /// Opens a connection, up to and including AUTH if there is a login. If the server finds a token stale, it is opened once more with a fresh
+    /// one.
     ///
     /// # Errors
-    /// The step at which it stopped, [`Step::Connect`] to [`Step::Auth`], and why.
+    /// The step at which it stopped, [`Step::Token`] to [`Step::Auth`], and why.
     pub async fn open(endpoint: &Endpoint, login: Option<&Login>) -> Result<Self, Trouble> {
+        let Some(login) = login else { return Self::greeted(endpoint).await };
+        match &login.credential {
+            Credential::Password(password) => {
+                let mut connection = Self::greeted(endpoint).await?;
+                connection.authenticate(&login.user, password).await?;
+                Ok(connection)
+            }
+            Credential::Token(source) => auth::open(endpoint, &login.user, source).await,
+        }
+    }
+
+    /// Opens a connection up to what comes before AUTH.
+    pub(super) async fn greeted(endpoint: &Endpoint) -> Result<Self, Trouble> {
         let opened = opening::open(endpoint).await?;
         let wire = Wire::new(opened.stream, opened.peer);
         // lettre greets the muted wire: no octet moves, so that this neither waits nor fails.
@@ -63,7 +77,7 @@ impl Connection {
             .map_err(|error| Trouble { step: Step::Ehlo, cause: Cause::Local(error.to_string()) })?;
         wire.unmute();
         let now = Instant::now();
-        let mut connection = Self {
+        Ok(Self {
             lettre,
             wire,
             offers: opened.offers,
@@ -75,11 +89,8 @@ impl Connection {
             transactions: 0,
             opened_at: now,
             idle_since: now,
-        };
-        if let Some(login) = login {
-            connection.authenticate(login).await?;
-        }
-        Ok(connection)
+            expires_at: None,
+        })
     }
 
     /// What the server offered inside TLS, before AUTH.
@@ -117,6 +128,11 @@ impl Connection {
         self.idle_since
     }
 
+    /// When it must be closed because of the token that it was opened with, if there is one.
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.expires_at
+    }
+
     /// Whether it is usable and the server has neither closed it nor said anything unasked, such as 421, in the meantime.
     pub fn is_alive(&self) -> bool {
         self.usable && self.wire.is_quiet()
@@ -131,37 +147,6 @@ impl Connection {
             };
             let _ = timeout(QUIT_LIMIT, farewell).await;
         }
-    }
-
-    /// AUTH PLAIN (RFC 4616; one round trip) where it is offered, else LOGIN, which HVE has for certain.
-    async fn authenticate(&mut self, login: &Login) -> Result<(), Trouble> {
-        let stop = |cause| Trouble { step: Step::Auth, cause };
-        let password = login.password.expose();
-        let reply = if self.offers.offers_auth("PLAIN") {
-            if login.user.contains('\0') || password.contains('\0') {
-                return Err(stop(Cause::Local("a NUL cannot be part of a user name or password".to_owned())));
-            }
-            let message = Zeroizing::new(format!("\0{}\0{password}", login.user));
-            self.secret("AUTH PLAIN ", &message).await?
-        } else if self.offers.offers_auth("LOGIN") {
-            let prompt = self.command(Step::Auth, "AUTH LOGIN\r\n", self.timeouts.command).await?;
-            expect(Step::Auth, prompt, 334)?;
-            let prompt = self.secret("", &login.user).await?;
-            expect(Step::Auth, prompt, 334)?;
-            self.secret("", password).await?
-        } else {
-            let offered = if self.offers.auth.is_empty() { "nothing".to_owned() } else { self.offers.auth.join(" ") };
-            return Err(stop(Cause::Protocol(format!("a login is configured, but AUTH offers {offered}, neither PLAIN nor LOGIN"))));
-        };
-        expect_positive(Step::Auth, reply).map(drop)
-    }
-
-    /// Sends a line with a secret in it, around lettre, which would leave copies of it in memory.
-    async fn secret(&mut self, verb: &str, secret: &str) -> Result<Reply, Trouble> {
-        let encoded = Zeroizing::new(BASE64.encode(secret));
-        let line = Zeroizing::new(format!("{verb}{}\r\n", *encoded));
-        self.write(Step::Auth, line.as_bytes(), self.timeouts.command).await?;
-        self.reply(Step::Auth, self.timeouts.command).await
     }
 
     /// Ends a transaction that was left open.

@@ -9,6 +9,7 @@
 //! content that could not be read to its end is never ended; a connection is lost at [`Step::EndOfData`](crate::reply::Step) if and only if
 //! the end of the content was handed to the socket.
 
+mod auth;
 mod connection;
 mod content;
 mod envelope;
@@ -27,5 +28,5 @@ mod tests;
 pub use connection::Connection;
 pub use offers::{Extension, Offers};
 pub use pool::{Attempt, Origin, Pool, deliver};
-pub use settings::{Endpoint, Login, PoolSettings, Timeouts};
+pub use settings::{Credential, Endpoint, Login, PoolSettings, Timeouts};
 pub use transaction::Transaction;

@@ -143,7 +143,7 @@ impl Pool {
     fn is_spent(&self, connection: &Connection, now: Instant) -> bool {
         connection.transactions() >= self.settings.transactions
             || connection.age() >= self.settings.age
-            || now.saturating_duration_since(connection.idle_since()) >= self.settings.idle
+            || now >= closes_at(&self.settings, connection)
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -163,7 +163,13 @@ fn part_with(connection: Connection) {
     }
 }
 
-/// Closes what has been idle for too long, as long as anything is warm.
+/// When a connection that nothing uses is closed: when it has been idle for long enough, or the token that it was opened with nears its end.
+fn closes_at(settings: &PoolSettings, connection: &Connection) -> Instant {
+    let idle = connection.idle_since() + settings.idle;
+    connection.expires_at().map_or(idle, |end| end.min(idle))
+}
+
+/// Closes what has been idle for too long or nears the end of its token, as long as anything is warm.
 async fn sweep(settings: PoolSettings, shelf: Weak<Mutex<Shelf>>) {
     loop {
         let next = {
@@ -171,12 +177,11 @@ async fn sweep(settings: PoolSettings, shelf: Weak<Mutex<Shelf>>) {
             let mut shelf = lock(&shelf);
             let now = Instant::now();
             for connections in shelf.warm.values_mut() {
-                let idle = |connection: &mut Connection| now.saturating_duration_since(connection.idle_since()) >= settings.idle;
-                connections.extract_if(.., idle).for_each(part_with);
+                connections.extract_if(.., |connection| now >= closes_at(&settings, connection)).for_each(part_with);
             }
             shelf.warm.retain(|_, connections| !connections.is_empty());
-            match shelf.warm.values().flatten().map(Connection::idle_since).min() {
-                Some(oldest) => oldest + settings.idle,
+            match shelf.warm.values().flatten().map(|connection| closes_at(&settings, connection)).min() {
+                Some(next) => next,
                 None => {
                     shelf.swept = false;
                     return;

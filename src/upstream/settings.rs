@@ -9,6 +9,8 @@ use rustls::pki_types::ServerName;
 use super::Extension;
 use crate::secret::Secret;
 
+use super::oauth::TokenSource;
+
 /// The server of a route.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -28,13 +30,22 @@ pub struct Endpoint {
     pub timeouts: Timeouts,
 }
 
-/// An account's credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How an account logs in.
+#[derive(Debug, Clone)]
 pub struct Login {
     /// The user name: for HVE the account's address.
     pub user: String,
-    /// Its password.
-    pub password: Secret,
+    /// What goes with it.
+    pub credential: Credential,
+}
+
+/// What proves that an account is who it says.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// Its own password.
+    Password(Secret),
+    /// The token of an OAuth application.
+    Token(TokenSource),
 }
 
 /// Time limits (RFC 5321 §4.5.3.2), each for one step.

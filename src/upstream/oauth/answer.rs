@@ -204,6 +204,7 @@ mod tests {
             token_url: "https://login.example/t".parse().expect("an address"),
             scope: "s".to_owned(),
             proof,
+            secret_ends: None,
             renew_before: Duration::from_secs(1_200),
             tls_ca_file: None,
             time_limit: Duration::from_secs(30),

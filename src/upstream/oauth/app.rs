@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use crate::clock::Timestamp;
 use crate::mail::AppName;
 
 /// An OAuth application: by whom, where and for what tokens are asked.
@@ -22,6 +23,8 @@ pub struct App {
     pub scope: String,
     /// How it proves who it is.
     pub proof: ClientProof,
+    /// When its secret ends, if the operator has said so.
+    pub secret_ends: Option<Timestamp>,
     /// How long before its end a token is renewed; of a token that lives shorter than twice that, half its life.
     pub renew_before: Duration,
     /// The authorities that the token endpoint's certificate may come from, in PEM form; none: those of the operating system.

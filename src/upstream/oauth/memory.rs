@@ -146,6 +146,7 @@ mod tests {
             token_url: "https://login.example/t".parse().expect("an address"),
             scope: String::new(),
             proof: ClientProof::Secret(SecretPlace::Variable(String::new())),
+            secret_ends: None,
             renew_before: 20 * MINUTE,
             tls_ca_file: None,
             time_limit: MINUTE,
