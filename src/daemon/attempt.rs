@@ -266,12 +266,12 @@ async fn notice<S: Spool>(shared: &Shared<S>, job: &Job, failed: &[FailedRecipie
     let head = head(&job.content, shared.session.header_size).await.unwrap_or_default();
     let header = &head[..mail::header_end(&head).unwrap_or(head.len())];
     let id = shared.ids.next(now);
-    let Notice { message, recipient, content } =
+    let Notice { message, recipients, content } =
         notice::bounce(&Bounce { id, now, hostname: &shared.hostname, original: &job.message, header, failed })?;
-    let class = shared.policy.recipient(&recipient).ok()?;
-    let addressee = Addressee { address: recipient, class, dsn: RecipientDsn::default() };
-    let deliveries = shared.policy.split(vec![addressee], id, now);
-    Some(NewMessage { message, deliveries, content })
+    let addressee = |address: Mailbox| Some(Addressee { class: shared.policy.recipient(&address).ok()?, address, dsn: RecipientDsn::default() });
+    let recipients: Vec<Addressee> = recipients.into_iter().filter_map(addressee).collect();
+    let deliveries = shared.policy.split(recipients, id, now);
+    (!deliveries.is_empty()).then_some(NewMessage { message, deliveries, content })
 }
 
 /// What the scheduler must know of a delivery.

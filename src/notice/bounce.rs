@@ -9,13 +9,14 @@
 
 use std::fmt::Write;
 
-use super::mime::{Part, boundary, write_parts};
+use super::letter::{Letter, Notice, field};
+use super::mime::Part;
 use super::plain::plain_words;
 use crate::clock::Timestamp;
-use crate::mail::words::{one_line, unstructured, write_field};
-use crate::mail::{Header, Kind, Message, QueueId, domain, message_id};
+use crate::mail::words::{one_line, write_field};
+use crate::mail::{Header, Kind, Message, QueueId, domain};
 use crate::reply::Outcome;
-use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, Orcpt, ReversePath};
+use crate::smtp::{EnhancedStatus, Mailbox, Orcpt};
 
 /// Octets of the original's header that a notice carries; whole fields only.
 const HEADER: usize = 64 * 1024;
@@ -70,17 +71,6 @@ impl FailedRecipient {
     }
 }
 
-/// A notice, ready for the queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// What is known about it; its reverse-path is null.
-    pub message: Message,
-    /// Its only recipient.
-    pub recipient: Mailbox,
-    /// Its content.
-    pub content: Vec<u8>,
-}
-
 /// Writes a bounce; none about a notice, none to the null path, none about nobody.
 pub fn bounce(about: &Bounce<'_>) -> Option<Notice> {
     let recipient = about.original.reverse_path.mailbox()?;
@@ -92,53 +82,21 @@ pub fn bounce(about: &Bounce<'_>) -> Option<Notice> {
         Part::new("message/delivery-status", "Delivery report", &delivery_status(about)),
         Part::new("text/rfc822-headers", "Header of the message", original_header(about.header)),
     ];
-    let host = domain(about.hostname);
-    let boundary = boundary(about.id, &parts);
-    let message_id = message_id(about.id, about.hostname);
     let subject = match about.original.subject.as_str() {
         "" => format!("Not delivered: your message of {}", about.original.accepted_at.rfc5322()),
         subject => format!("Not delivered: {subject}"),
     };
-
-    let mut content = Vec::new();
-    field(&mut content, "Date", &about.now.rfc5322());
-    field(&mut content, "From", &format!("Mail Delivery System <postmaster@{host}>"));
-    field(&mut content, "To", &format!("<{recipient}>"));
-    write_field(&mut content, "Subject", &unstructured(&subject));
-    field(&mut content, "Message-ID", &message_id);
-    if is_message_id(&about.original.message_id) {
-        field(&mut content, "In-Reply-To", &about.original.message_id);
-        field(&mut content, "References", &about.original.message_id);
-    }
-    // RFC 3834 §5; the second keeps Exchange's out-of-office replies away from an account without a mailbox.
-    field(&mut content, "Auto-Submitted", "auto-replied");
-    field(&mut content, "X-Auto-Response-Suppress", "All");
-    field(&mut content, "MIME-Version", "1.0");
-    field(&mut content, "Content-Type", &format!("multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\""));
-    content.extend_from_slice(b"\r\n");
-    write_parts(&mut content, &boundary, &parts);
-
-    let message = Message {
+    let letter = Letter {
         id: about.id,
-        accepted_at: about.now,
-        kind: Kind::Notice,
+        now: about.now,
+        hostname: about.hostname,
+        recipients: vec![recipient.clone()],
+        subject,
         client: about.original.client.clone(),
         priority: about.original.priority,
-        peer: None,
-        reverse_path: ReversePath::Null,
-        author: format!("postmaster@{host}").parse().ok(),
-        subject,
-        message_id,
-        size: content.len() as u64,
-        eight_bit: !content.is_ascii(),
-        smtputf8: recipient.is_international(),
-        dsn: MessageDsn::default(),
+        in_reply_to: Some(&about.original.message_id),
     };
-    Some(Notice { message, recipient: recipient.clone(), content })
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    Some(letter.report(&parts))
 }
 
 /// The part for programs (RFC 3464 §2).
@@ -213,12 +171,6 @@ fn original_header(header: &[u8]) -> &[u8] {
     &fields.octets()[..end]
 }
 
-fn is_message_id(text: &str) -> bool {
-    let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>'));
-    text.len() <= 900
-        && inner.is_some_and(|inner| !inner.is_empty() && inner.bytes().all(|b| b.is_ascii_graphic() && b != b'<' && b != b'>'))
-}
-
 #[cfg(test)]
 mod tests {
     use mail_parser::{MessageParser, MimeHeaders, PartType};
@@ -226,6 +178,7 @@ mod tests {
     use super::*;
     use crate::mail::ClientName;
     use crate::reply::{Disposition, Step};
+    use crate::smtp::{MessageDsn, ReversePath};
 
     fn original(subject: &str) -> Message {
         Message {
@@ -305,7 +258,7 @@ mod tests {
         let [_, status, header] = parts(&notice);
         assert!(status.contains("Final-Recipient: rfc822; bob@contoso.com\r\nAction: failed\r\nStatus: 5.1.10\r\n"));
         assert!(header.starts_with("Received: from printer") && header.contains("Message-ID: <1@printer>"));
-        assert_eq!(notice.recipient.as_str(), "scan@contoso.com");
+        assert_eq!(notice.recipients[0].as_str(), "scan@contoso.com");
         assert_eq!((notice.message.kind, &notice.message.reverse_path), (Kind::Notice, &ReversePath::Null));
         assert_eq!((notice.message.size, notice.message.smtputf8), (notice.content.len() as u64, false));
     }

@@ -25,6 +25,12 @@ impl Part {
             format!("Content-Type: {content_type}\r\nContent-Description: {description}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n");
         Self { head, body: if plain { body.to_vec() } else { quoted_printable(body) } }
     }
+
+    /// Appends the part as the only one of a message: the rest of its header, and its body.
+    pub fn write_as_body(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(&self.body);
+    }
 }
 
 /// A boundary from the name of the message; it stands nowhere in any part, not even within a line, where careless readers see one too.
