@@ -177,7 +177,13 @@ fn the_examples_of_the_reference_can_be_written() {
     for (table, key, line) in reference_keys().into_iter().filter(|(.., line)| is_example(line) && reference.contains(line)) {
         let text: Vec<&str> = reference
             .lines()
-            .map(|other| if other == line || (table == "route" && !is_example(other)) { uncommented(other) } else { other })
+            .map(|other| {
+                if other == line || (matches!(table.as_str(), "route" | "notices") && !is_example(other)) {
+                    uncommented(other)
+                } else {
+                    other
+                }
+            })
             // A password has one place.
             .filter(|other| !((key.starts_with("password_") || key == "app") && other.starts_with("password_file")))
             .collect();

@@ -13,6 +13,7 @@ mod app;
 mod control;
 mod inbound;
 mod limits;
+mod notices;
 mod outbound;
 mod password;
 mod problem;
@@ -43,6 +44,7 @@ use crate::{
     budget::Share,
     intake,
     mail::{AccountName, AppName, Class, RouteName, SenderPolicy, Senders},
+    notice,
     schedule::{self, AccountSettings},
     secret::Secret,
     session, store,
@@ -84,6 +86,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// What is logged, and in which form.
     pub log: telemetry::Settings,
+    /// Who is told what, and how often.
+    pub notices: notice::Settings,
     /// How long a stop waits for deliveries in flight.
     pub grace: Duration,
 }
@@ -271,6 +275,8 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         sessions,
         sessions_per_address,
     };
+    let policy = intake::Policy::new(intake.clone());
+    let notices = notices::settings(document, findings, &accounts, &policy);
     let log = document.one("log");
     Config {
         profile: tenant.profile,
@@ -295,6 +301,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
             format: log.or("format", value::choice("a format", Format::WORDS), Format::Auto),
             level: log.or("level", value::choice("a level", Level::WORDS), Level::Info),
         },
+        notices,
         grace: document.one("shutdown").or("grace", value::duration(Duration::ZERO..=Duration::from_secs(3_600)), Duration::from_secs(30)),
     }
 }

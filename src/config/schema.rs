@@ -142,6 +142,7 @@ pub const SCHEMA: &[Table] = &[
         ],
     ),
     table("queue", Form::One, &["retry_min", "retry_max", "lifetime", "pause_min", "pause_max", "probe", "free_space_reserve"]),
+    table("notices", Form::One, &["operators", "alarm_delay", "queue_age_alarm", "per_hour"]),
     table("log", Form::One, &["format", "level"]),
     table("shutdown", Form::One, &["grace"]),
 ];

@@ -12,7 +12,7 @@ use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::intake::Addressee;
 use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite, Rewritten};
-use crate::notice::{self, Bounce, FailedRecipient, Notice};
+use crate::notice::{self, Alarm, AlarmChange, Bounce, FailedRecipient, Notice};
 use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
 use crate::schedule::{Ended, Scheduler};
 use crate::smtp::{EnhancedStatus, Mailbox, RecipientDsn};
@@ -153,6 +153,10 @@ async fn settle<S: Spool>(
     for (recipient, outcome) in results {
         telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due));
     }
+    if used(&judgement).message && !judgement.in_doubt {
+        shared.alarm(Alarm::AccountSuspended(account.clone()), AlarmChange::Cleared);
+        shared.alarm(Alarm::RouteSuspended(delivery.route.clone()), AlarmChange::Cleared);
+    }
     let notice = notice(shared, &job, &failed, ended).await;
     // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
     // in doubt, and its budget as it was really used.
@@ -268,7 +272,8 @@ async fn notice<S: Spool>(shared: &Shared<S>, job: &Job, failed: &[FailedRecipie
     let id = shared.ids.next(now);
     let Notice { message, recipients, content } =
         notice::bounce(&Bounce { id, now, hostname: &shared.hostname, original: &job.message, header, failed })?;
-    let addressee = |address: Mailbox| Some(Addressee { class: shared.policy.recipient(&address).ok()?, address, dsn: RecipientDsn::default() });
+    let addressee =
+        |address: Mailbox| Some(Addressee { class: shared.policy.recipient(&address).ok()?, address, dsn: RecipientDsn::default() });
     let recipients: Vec<Addressee> = recipients.into_iter().filter_map(addressee).collect();
     let deliveries = shared.policy.split(recipients, id, now);
     (!deliveries.is_empty()).then_some(NewMessage { message, deliveries, content })

@@ -101,7 +101,10 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
             match event {
                 Event::Add(queued) => queued.into_iter().for_each(|queued| scheduler.add(now, queued)),
                 Event::Ended(ended) => {
-                    scheduler.ended(now, &ended).iter().for_each(telemetry::gate);
+                    for change in scheduler.ended(now, &ended) {
+                        telemetry::gate(&change);
+                        shared.alarm_of_gate(&change);
+                    }
                     books.note(now);
                 }
                 Event::Settled { delivery, remaining, due } => scheduler.settled(now, delivery, remaining, due),

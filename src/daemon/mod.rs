@@ -15,6 +15,7 @@
 //! that it begins; an attempt's end frees its account and settles its budgets at once, but the delivery is placed anew only after the store has
 //! recorded the end; when the store fails for good the process ends.
 
+mod alarms;
 mod attempt;
 mod control;
 mod dispatch;
@@ -41,6 +42,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::intake::{Door, Habits, Policy};
 use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName, SenderPolicy, Senders};
+use crate::notice;
 use crate::reply::Catalogue;
 use crate::schedule::{self, Scheduler};
 use crate::session as smtp_session;
@@ -51,6 +53,7 @@ use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::upstream::{Endpoint, Login, Pool};
 
+use alarms::Board;
 use shutdown::Signals;
 use socket::Socket;
 use tokens::Tokens;
@@ -118,7 +121,9 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let mut scheduler = Scheduler::new(config.schedule.clone());
     let boot_id = ledger::boot_id();
     let names: Vec<AccountName> = config.schedule.accounts.iter().map(|account| account.name.clone()).collect();
-    ledger::restore(&store.ledger().await?, &mut scheduler, &names, &clock, &boot_id);
+    let ledger = store.ledger().await?;
+    ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
+    let board = Board::new(&config.notices, ledger.alarms, &names);
     let (mut queued, mut in_doubt) = (0, 0);
     let known: HashSet<RouteName> = config.schedule.accounts.iter().map(|account| account.route.clone()).collect();
     store
@@ -138,11 +143,13 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let (dispatcher, events) = mpsc::unbounded_channel();
     let accounts = config.schedule.accounts.len();
     let grace = config.grace;
-    let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher)?);
+    let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher, board)?);
     let mut tasks = JoinSet::new();
     for (listener, address) in listeners {
         tasks.spawn(listener::run(shared.clone(), listener, address));
     }
+    tasks.spawn(alarms::run(shared.clone()));
+    tasks.spawn(alarms::watch(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
     let control = tokio::spawn(control::serve(shared.clone(), socket));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
@@ -253,6 +260,8 @@ struct Shared<S> {
     habits: Mutex<Habits>,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     shutdown: Shutdown,
+    notices: notice::Settings,
+    alarms: Board,
 }
 
 /// An account and where it logs in.
@@ -273,6 +282,7 @@ impl<S: Spool> Shared<S> {
         newest: Option<QueueId>,
         (clock, boot_id): (Clock, String),
         dispatcher: mpsc::UnboundedSender<dispatch::Event>,
+        board: Board,
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
         let node = std::process::id() as u16;
@@ -295,6 +305,8 @@ impl<S: Spool> Shared<S> {
             catalogue: Catalogue::builtin(),
             dispatcher,
             shutdown: Shutdown::default(),
+            notices: config.notices,
+            alarms: board,
         })
     }
 

@@ -14,6 +14,7 @@ use super::{Phase, Shared};
 use crate::intake::{Facts, Habit, Repair, RepairError};
 use crate::mail::Trace;
 use crate::mail::{Kind, Message, QueueId};
+use crate::notice::{Alarm, AlarmChange};
 use crate::session::{Effect, Ending, Envelope, Input, Session};
 use crate::smtp::{EnhancedStatus, Reply};
 use crate::store::{Incoming, Spool, StoreError};
@@ -260,6 +261,7 @@ impl<S: Spool> Shared<S> {
         match error {
             StoreError::Full(why) => {
                 telemetry::disk_low(&why);
+                self.alarm(Alarm::DiskLow, AlarmChange::Raised(why));
                 Reply::new(452, EnhancedStatus::new(4, 3, 1), "Not enough disk space at the relay; try again later")
             }
             StoreError::Unavailable(why) => {

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::letter::{Letter, Notice};
-use super::text::{counted, wrap};
+use super::text::wrap;
 use crate::clock::Timestamp;
 use crate::mail::words::one_line;
 use crate::mail::{AccountName, ClientName, Priority, QueueId, RouteName, domain};
@@ -104,6 +104,11 @@ impl Alarms {
         true
     }
 
+    /// Whether it is raised and not over.
+    pub fn stands(&self, alarm: &Alarm) -> bool {
+        self.known.get(alarm).is_some_and(|standing| standing.cleared.is_none())
+    }
+
     /// All that are raised, or of whose end the operators do not know.
     pub fn known(&self) -> impl Iterator<Item = (&Alarm, &Standing)> {
         self.known.iter()
@@ -164,7 +169,7 @@ pub fn alarm_mail(id: QueueId, now: Timestamp, hostname: &str, operators: &[Mail
         [] => host.clone(),
     };
     let mut text = String::new();
-    wrap(&mut text, "", &format!("The mail relay {host} tells its operators {}.", counted(alarms.len(), "thing")));
+    wrap(&mut text, "", &format!("The mail relay {host} has this to tell its operators."));
     for (alarm, standing) in alarms {
         let Standing { since, why, cleared, told } = standing;
         text += "\r\n";
@@ -182,7 +187,11 @@ pub fn alarm_mail(id: QueueId, now: Timestamp, hostname: &str, operators: &[Mail
         }
     }
     text += "\r\n";
-    wrap(&mut text, "", "Each of these is told when it begins and when it is over. \"hve-relay accounts\" and \"hve-relay queue\" show how things stand.");
+    wrap(
+        &mut text,
+        "",
+        "Each of these is told when it begins and when it is over. \"hve-relay accounts\" and \"hve-relay queue\" show how things stand.",
+    );
     let letter = Letter {
         id,
         now,

@@ -116,6 +116,21 @@ pub struct Suspended {
     pub reason: String,
 }
 
+/// An alarm as the operators know it, so that a restart tells nothing twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlarmRow {
+    /// What it is about.
+    pub name: String,
+    /// When it was raised.
+    pub since: Timestamp,
+    /// Why.
+    pub why: String,
+    /// When it was cleared, if it was.
+    pub cleared: Option<Timestamp>,
+    /// The operators know that it was raised.
+    pub told: bool,
+}
+
 /// What is kept besides messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {
@@ -125,6 +140,8 @@ pub struct Ledger {
     pub anchor: Option<Anchor>,
     /// The accounts that an operator has suspended.
     pub suspended: Vec<Suspended>,
+    /// The alarms that are raised, or of whose end the operators do not know.
+    pub alarms: Vec<AlarmRow>,
 }
 
 /// A queued delivery, for a listing.
@@ -195,6 +212,9 @@ pub trait Spool: Send + Sync + 'static {
 
     /// See [`Self::suspend`].
     fn resume(&self, account: &AccountName) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records that these are all alarms there are, together with the mail that tells of them, if there is one.
+    fn keep_alarms(&self, alarms: Vec<AlarmRow>, mail: Option<NewMessage>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records that an operator holds deliveries, or releases them; those that are not there are left out. Mail waits meanwhile: of very many,
     /// give some thousands at a time.

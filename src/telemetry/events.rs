@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 use crate::clock::Timestamp;
 use crate::intake::Habit;
 use crate::mail::{AccountName, AppName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
+use crate::notice::{Alarm, AlarmChange};
 use crate::reply::{Disposition, Outcome, Pause, PauseLength};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
@@ -269,6 +270,19 @@ pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
     }
     // A week is what it may take to find who can do this.
     if days <= 7 { line!(error) } else { line!(warn) }
+}
+
+/// Something that operators must know has begun, or is over. Told once for each, and gathered into mail for them.
+pub fn alarm(alarm: &Alarm, change: &AlarmChange) {
+    match change {
+        AlarmChange::Raised(why) => error!(event = "alarm-raised", alarm = %alarm, why, "{}", alarm.raised()),
+        AlarmChange::Cleared => info!(event = "alarm-cleared", alarm = %alarm, "{}", alarm.cleared()),
+    }
+}
+
+/// Mail to the operators that tells of so many alarms was queued.
+pub fn alarm_mail(mail: QueueId, alarms: usize) {
+    info!(event = "alarm-mail", notice = %mail, alarms, "mail to the operators queued");
 }
 
 /// A queued delivery names a route or account that the configuration no longer has.

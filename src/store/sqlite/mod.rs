@@ -45,7 +45,7 @@ use self::read::Readers;
 use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
-use super::{Anchor, BudgetRow, Job, Ledger, Listed, Settings, Settlement, Spool, StoreError, Suspended};
+use super::{AlarmRow, Anchor, BudgetRow, Job, Ledger, Listed, NewMessage, Settings, Settlement, Spool, StoreError, Suspended};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Message, QueueId, Queued};
 
@@ -318,6 +318,10 @@ impl Spool for Sqlite {
 
     async fn resume(&self, account: &AccountName) -> Result<(), StoreError> {
         self.submit(Operation::Resume(account.clone())).await.map(drop)
+    }
+
+    async fn keep_alarms(&self, alarms: Vec<AlarmRow>, mail: Option<NewMessage>) -> Result<(), StoreError> {
+        self.submit(Operation::KeepAlarms { alarms, mail }).await.map(drop)
     }
 
     async fn hold(&self, deliveries: Vec<DeliveryId>, held: bool) -> Result<(), StoreError> {

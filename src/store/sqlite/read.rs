@@ -15,7 +15,7 @@ use crate::mail::{
     AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, QueueId, Queued, Recipient, RouteName,
 };
 use crate::smtp::{Mailbox, MessageDsn, RecipientDsn, ReversePath};
-use crate::store::{Anchor, BudgetRow, Job, Ledger, Listed, StoreError, Suspended};
+use crate::store::{AlarmRow, Anchor, BudgetRow, Job, Ledger, Listed, StoreError, Suspended};
 
 /// Deliveries read at a time, each on a connection of its own that is then kept; more would only contend for the processors.
 pub(super) const AT_ONCE: usize = 4;
@@ -154,10 +154,20 @@ pub(super) fn ledger(connection: &Connection) -> Result<Ledger> {
         let until = row.get::<_, Option<_>>(1)?.map(Timestamp::from_millis);
         Ok(Suspended { account: AccountName::new(row.get::<_, String>(0)?), until, reason: row.get(2)? })
     })?;
+    let mut alarms = connection.prepare("SELECT name, since, why, cleared, told FROM alarm ORDER BY name")?;
+    let alarms = alarms.query_map([], |row| {
+        let (since, cleared) = (Timestamp::from_millis(row.get(1)?), row.get::<_, Option<_>>(3)?.map(Timestamp::from_millis));
+        Ok(AlarmRow { name: row.get(0)?, since, why: row.get(2)?, cleared, told: row.get(4)? })
+    })?;
     let anchor = connection.query_row("SELECT boot_id, boot, at FROM anchor", [], |row| {
         Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?) })
     });
-    Ok(Ledger { budget: budget.collect::<Result<_>>()?, anchor: anchor.optional()?, suspended: suspended.collect::<Result<_>>()? })
+    Ok(Ledger {
+        budget: budget.collect::<Result<_>>()?,
+        anchor: anchor.optional()?,
+        suspended: suspended.collect::<Result<_>>()?,
+        alarms: alarms.collect::<Result<_>>()?,
+    })
 }
 
 /// The messages whose content is in a file, with its length.

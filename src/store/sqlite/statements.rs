@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId, Recipient};
-use crate::store::{Anchor, BudgetRow, Settlement, Suspended};
+use crate::store::{AlarmRow, Anchor, BudgetRow, Settlement, Suspended};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +176,15 @@ pub(super) fn suspend(connection: &Connection, Suspended { account, until, reaso
 /// Forgets that an account is suspended.
 pub(super) fn resume(connection: &Connection, account: &AccountName) -> Result<()> {
     connection.prepare_cached("DELETE FROM suspension WHERE account = ?1")?.execute([account.as_str()]).map(drop)
+}
+
+/// Remembers these alarms in place of all that were.
+pub(super) fn keep_alarms(connection: &Connection, alarms: &[AlarmRow]) -> Result<()> {
+    connection.prepare_cached("DELETE FROM alarm")?.execute([])?;
+    let mut insert = connection.prepare_cached("INSERT INTO alarm (name, since, why, cleared, told) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    alarms.iter().try_for_each(|AlarmRow { name, since, why, cleared, told }| {
+        insert.execute(params![name, since.as_millis(), why, cleared.map(Timestamp::as_millis), told]).map(drop)
+    })
 }
 
 /// Remembers the highest id given out.

@@ -146,7 +146,7 @@ SELECT queue_id || '.' || part AS delivery,
     .into()
 }
 
-/// What clients ask of notices.
+/// What clients ask of notices, and what operators have been told.
 fn version_3() -> String {
     "
 -- RFC 3461; none: not said.
@@ -154,6 +154,15 @@ ALTER TABLE message ADD COLUMN ret TEXT;       -- FULL or HDRS
 ALTER TABLE message ADD COLUMN envid TEXT;     -- decoded
 ALTER TABLE recipient ADD COLUMN notify TEXT;  -- NEVER, or any of SUCCESS, FAILURE and DELAY
 ALTER TABLE recipient ADD COLUMN orcpt TEXT;   -- as in the parameter: type;xtext
+
+-- The alarms that are raised, or of whose end the operators do not know.
+CREATE TABLE alarm (
+    name    TEXT NOT NULL PRIMARY KEY,
+    since   INTEGER NOT NULL,
+    why     TEXT NOT NULL,
+    cleared INTEGER,           -- none: it is still so
+    told    INTEGER NOT NULL   -- the operators know that it was raised
+) STRICT, WITHOUT ROWID;
 "
     .into()
 }

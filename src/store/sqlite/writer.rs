@@ -24,7 +24,7 @@ use super::statements::{self, Left, Stored};
 use super::{Shared, fault};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId};
-use crate::store::{Anchor, BudgetRow, Settlement, StoreError, Suspended};
+use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Settlement, StoreError, Suspended};
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
@@ -47,6 +47,7 @@ pub(super) enum Operation {
     KeepLedger { budget: Vec<BudgetRow>, all: bool, anchor: Anchor },
     Suspend(Suspended),
     Resume(AccountName),
+    KeepAlarms { alarms: Vec<AlarmRow>, mail: Option<NewMessage> },
 }
 
 /// An operation and who waits for it.
@@ -212,7 +213,11 @@ impl Writer {
                 // It is no longer as it was accepted.
                 drop(self.shared.recent.take(delivery));
             }
-            Operation::Hold { .. } | Operation::KeepLedger { .. } | Operation::Suspend(_) | Operation::Resume(_) => {}
+            Operation::Hold { .. }
+            | Operation::KeepLedger { .. }
+            | Operation::Suspend(_)
+            | Operation::Resume(_)
+            | Operation::KeepAlarms { .. } => {}
         }
         // Whoever waited may have gone.
         let _ = request.answer.send(Ok(done));
@@ -277,6 +282,13 @@ impl Operation {
             Self::KeepLedger { anchor, .. } => statements::keep_anchor(connection, anchor).map(|()| Applied::Recorded),
             Self::Suspend(suspended) => statements::suspend(connection, suspended).map(|()| Applied::Recorded),
             Self::Resume(account) => statements::resume(connection, account).map(|()| Applied::Recorded),
+            Self::KeepAlarms { alarms, mail } => {
+                statements::keep_alarms(connection, alarms)?;
+                if let Some(NewMessage { message, deliveries, content }) = mail {
+                    statements::accept(connection, message, deliveries, Stored::Row(content))?;
+                }
+                Ok(Applied::Recorded)
+            }
         }
     }
 
@@ -292,6 +304,7 @@ impl Operation {
         match self {
             Self::Accept { message, .. } => Some(message.id),
             Self::Settle(settlement) => settlement.notice.as_ref().map(|notice| notice.message.id),
+            Self::KeepAlarms { mail, .. } => mail.as_ref().map(|mail| mail.message.id),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::store::{Anchor, BudgetRow, Ledger, Listed, Settlement, Spool, Suspended};
+use hve_relay::store::{AlarmRow, Anchor, BudgetRow, Ledger, Listed, Settlement, Spool, Suspended};
 
 use super::{Bed, deferred, first, notice, queued};
 use crate::samples::{accept, id, is_intact, now, settled};
@@ -48,7 +48,8 @@ pub async fn where_the_clocks_stand_is_kept(bed: impl Bed) {
     spool.keep_ledger(vec![used("", "day", 3, 0)], false, anchor("second", 20)).await.expect("kept");
     drop(spool);
     let ledger = bed.open().ledger().await.expect("served");
-    assert_eq!(ledger, Ledger { budget: vec![used("a", "day", 3, 5)], anchor: Some(anchor("second", 20)), suspended: Vec::new() });
+    let (budget, anchor) = (vec![used("a", "day", 3, 5)], Some(anchor("second", 20)));
+    assert_eq!(ledger, Ledger { budget, anchor, ..Ledger::default() });
 }
 
 pub async fn accounts_stay_suspended_until_they_are_resumed(bed: impl Bed) {
@@ -64,6 +65,21 @@ pub async fn accounts_stay_suspended_until_they_are_resumed(bed: impl Bed) {
     drop(spool);
     let left = bed.open().ledger().await.expect("served").suspended;
     assert_eq!(left, [suspended(1, None, "für immer"), suspended(3, Some(now()), "migration")]);
+}
+
+pub async fn alarms_are_kept_with_the_mail_that_tells_of_them(bed: impl Bed) {
+    let alarm = |name: &str, cleared, told| AlarmRow { name: name.into(), since: now(), why: "für immer".into(), cleared, told };
+    let spool = bed.open();
+    spool.keep_alarms(vec![alarm("disk-low", None, false), alarm("queue-old", Some(now()), true)], None).await.expect("recorded");
+    spool.keep_alarms(vec![alarm("disk-low", None, true)], Some(notice(id(7), 700))).await.expect("recorded");
+    drop(spool);
+    let spool = bed.open();
+    assert_eq!(spool.ledger().await.expect("served").alarms, [alarm("disk-low", None, true)], "in place of all that were");
+    assert_eq!(queued(&spool).await.iter().map(|queued| queued.id).collect::<Vec<_>>(), [first(7)]);
+    assert!(is_intact(&spool.load(first(7)).await.expect("served").expect("found")));
+    // The name of a mail that is there already is not taken again, and then nothing is recorded.
+    assert!(spool.keep_alarms(Vec::new(), Some(notice(id(7), 100))).await.is_err());
+    assert_eq!(spool.ledger().await.expect("served").alarms.len(), 1);
 }
 
 pub async fn what_is_held_stays_held_until_it_is_released(bed: impl Bed) {

@@ -1,0 +1,194 @@
+//! Alarms on their way to the operators: into the log at once, into the store, and gathered into mail that goes through the queue like any other.
+//!
+//! Whoever sees that something is so, or no longer so, says it with [`Shared::alarm`], as often as it is seen; [`Alarms`] decides what is news.
+//! Mail is written only while some account can send: with all of them suspended it would only wait, and say less than the mail that is written
+//! when one is back. What cannot be seen from any event is looked at here from time to time: the disk, and the age of the oldest mail.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::attempt::queued;
+use super::dispatch::Event;
+use super::{Phase, Shared, sleep};
+use crate::clock::Timestamp;
+use crate::intake::Addressee;
+use crate::mail::AccountName;
+use crate::notice::{Alarm, AlarmChange, Alarms, Settings, Standing, alarm_mail};
+use crate::reply::PauseLength;
+use crate::schedule::{AccountSettings, Change, Who};
+use crate::smtp::{Mailbox, RecipientDsn};
+use crate::store::{AlarmRow, NewMessage, Spool, StoreError};
+use crate::telemetry;
+use crate::units::format_duration;
+
+/// How often it is looked at what no event tells.
+const WATCH: Duration = Duration::from_secs(60);
+
+/// The alarms, and a bell that rings with each change.
+#[derive(Debug)]
+pub(super) struct Board {
+    alarms: Mutex<Alarms>,
+    changed: Notify,
+}
+
+impl Board {
+    /// With what the store knows of alarms that still have something to be about.
+    pub(super) fn new(settings: &Settings, rows: Vec<AlarmRow>, accounts: &[AccountName]) -> Self {
+        let known = rows.into_iter().filter_map(|AlarmRow { name, since, why, cleared, told }| {
+            let alarm: Alarm = name.parse().ok()?;
+            let gone = matches!(&alarm, Alarm::AccountSuspended(account) if !accounts.contains(account));
+            (!gone).then_some((alarm, Standing { since, why, cleared, told }))
+        });
+        let alarms = Alarms::new(settings.alarm_delay, settings.per_hour, known);
+        Self { alarms: Mutex::new(alarms), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Alarms> {
+        // Each change is whole before anything can panic.
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Spool> Shared<S> {
+    /// Something that operators must know is so, or no longer so. To say it again changes nothing.
+    pub(super) fn alarm(&self, alarm: Alarm, change: AlarmChange) {
+        let now = self.clock.now();
+        let mut alarms = self.alarms.lock();
+        if !alarms.change(now, &alarm, &change) {
+            return;
+        }
+        telemetry::alarm(&alarm, &change);
+        if self.notices.operators.is_empty() {
+            let untold = alarms.untold();
+            alarms.told(now, &untold);
+        }
+        drop(alarms);
+        self.alarms.changed.notify_one();
+    }
+
+    /// What a gate says of an account or a route.
+    pub(super) fn alarm_of_gate(&self, change: &Change) {
+        let about = |who: &Who| match who {
+            Who::Account(account) => Alarm::AccountSuspended(account.clone()),
+            Who::Route(route) => Alarm::RouteSuspended(route.clone()),
+        };
+        match change {
+            Change::Closed { gate, pause, .. } if pause.length == PauseLength::Suspended => {
+                self.alarm(about(gate), AlarmChange::Raised(format!("{}. {}", pause.reason.trim_end_matches('.'), pause.advice)));
+            }
+            Change::Closed { .. } => {}
+            Change::Opened { gate } => self.alarm(about(gate), AlarmChange::Cleared),
+        }
+    }
+}
+
+/// Keeps the store up to date and writes mail, until the relay stops.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
+    let mut not_before = Timestamp::default();
+    loop {
+        let now = shared.clock.now();
+        let due = shared.alarms.lock().due().filter(|_| !shared.notices.operators.is_empty()).map(|due| due.max(not_before));
+        let changed = tokio::select! {
+            () = shared.alarms.changed.notified() => true,
+            () = sleep(due.map(|due| due.since(now))) => false,
+            () = shared.shutdown.reached(Phase::Stopping) => return,
+        };
+        let now = shared.clock.now();
+        if changed {
+            let known = shared.alarms.lock().known().map(|(alarm, standing)| (alarm.clone(), standing.clone())).collect();
+            keep(&shared, known, None).await;
+        } else if !tell(&shared, now).await {
+            not_before = now + shared.notices.alarm_delay;
+        }
+    }
+}
+
+/// Writes the mail that is due. False if it cannot be sent yet, or could not be kept.
+async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
+    let addressee = |address: &Mailbox| {
+        let class = shared.policy.recipient(address).ok()?;
+        Some(Addressee { address: address.clone(), class, dsn: RecipientDsn::default() })
+    };
+    let addressees: Vec<Addressee> = shared.notices.operators.iter().filter_map(addressee).collect();
+    if addressees.is_empty() {
+        return false;
+    }
+    let (untold, after) = {
+        let alarms = shared.alarms.lock();
+        let sends = |account: &AccountSettings| {
+            !alarms.stands(&Alarm::AccountSuspended(account.name.clone())) && !alarms.stands(&Alarm::RouteSuspended(account.route.clone()))
+        };
+        if !shared.schedule.accounts.iter().any(sends) {
+            return false;
+        }
+        let untold = alarms.untold();
+        let after = alarms.after(&untold);
+        (untold, after)
+    };
+    if untold.is_empty() {
+        return true;
+    }
+    let id = shared.ids.next(now);
+    let notice = alarm_mail(id, now, &shared.hostname, &shared.notices.operators, &untold);
+    let deliveries = shared.policy.split(addressees, id, now);
+    let queue = deliveries.iter().map(|delivery| queued(&notice.message, delivery)).collect();
+    if !keep(shared, after, Some(NewMessage { message: notice.message, deliveries, content: notice.content })).await {
+        return false;
+    }
+    shared.alarms.lock().told(now, &untold);
+    telemetry::alarm_mail(id, untold.len());
+    shared.tell(Event::Add(queue));
+    true
+}
+
+async fn keep<S: Spool>(shared: &Shared<S>, alarms: Vec<(Alarm, Standing)>, mail: Option<NewMessage>) -> bool {
+    let row = |(alarm, Standing { since, why, cleared, told }): (Alarm, Standing)| AlarmRow {
+        name: alarm.to_string(),
+        since,
+        why,
+        cleared,
+        told,
+    };
+    match shared.store.keep_alarms(alarms.into_iter().map(row).collect(), mail).await {
+        Ok(()) => return true,
+        Err(StoreError::Fatal(why)) => shared.store_failed(&why),
+        Err(error) => telemetry::store_busy("recording alarms", &error.to_string()),
+    }
+    false
+}
+
+/// Looks from time to time at what no event tells, until the relay stops.
+pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
+    let most = shared.notices.queue_age_alarm;
+    let pause = most.map_or(WATCH, |most| (most / 4).clamp(Duration::from_millis(100), WATCH));
+    loop {
+        // Room is claimed for the largest message, and given back at once.
+        match shared.store.begin(shared.ids.next(shared.clock.now()), 0) {
+            Ok(_) => shared.alarm(Alarm::DiskLow, AlarmChange::Cleared),
+            Err(StoreError::Full(why)) => shared.alarm(Alarm::DiskLow, AlarmChange::Raised(why)),
+            // Of the disk this says nothing.
+            Err(StoreError::Unavailable(_) | StoreError::Fatal(_)) => {}
+        }
+        if let Some(most) = most {
+            watch_queue(&shared, most).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.shutdown.reached(Phase::Stopping) => return,
+        }
+    }
+}
+
+async fn watch_queue<S: Spool>(shared: &Shared<S>, most: Duration) {
+    // Of what the store cannot tell now nothing is known.
+    let Ok(first) = shared.store.list(None, 1).await else { return };
+    let late = first.first().filter(|listed| shared.clock.now().since(listed.message.accepted_at) > most);
+    let change = late.map_or(AlarmChange::Cleared, |listed| {
+        let reply = if listed.last_reply.is_empty() { String::new() } else { format!(" Its last attempt: {}", listed.last_reply) };
+        let (id, at) = (listed.delivery.id, listed.message.accepted_at.rfc5322());
+        AlarmChange::Raised(format!("The oldest, {id}, was accepted on {at}: more than {} ago.{reply}", format_duration(most)))
+    });
+    shared.alarm(Alarm::QueueOld, change);
+}
