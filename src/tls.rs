@@ -1,20 +1,27 @@
 //! rustls configurations: which certificates are believed, and which one is shown.
 //!
 //! Both sides use the ring provider and TLS 1.2 or 1.3; rustls knows nothing older. A client configuration verifies chain, dates and name, always;
-//! there is no switch to turn that off, because credentials travel behind it. Build one per loaded configuration and share it: it carries
-//! the session cache, and reading the operating system's roots takes milliseconds.
+//! there is no switch to turn that off, because credentials travel behind it. [`Opportunistic`] is another type, for connections that could as
+//! well be in clear. Build one per loaded configuration and share it: it carries the session cache, and reading the operating system's roots
+//! takes milliseconds.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    WantsVerifier,
+};
+use zeroize::Zeroizing;
 
 const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 /// Sessions that a client configuration remembers, over all server names.
@@ -23,8 +30,8 @@ const SESSIONS: usize = 256;
 /// Why a TLS configuration could not be built; the text is meant for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file of CA certificates could not be read.
-    #[error("cannot read the CA file {}: {cause}", path.display())]
+    /// A file of certificates or keys could not be read.
+    #[error("cannot read {}: {cause}", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -58,15 +65,34 @@ pub enum TlsError {
     /// The operating system has no CA certificates.
     #[error("the operating system has no CA certificates (on Debian: apt install ca-certificates){0}")]
     NoSystemRoots(String),
-    /// The server's own certificate chain is not PEM, or is empty.
+    /// One's own certificate chain is not PEM, or is empty.
     #[error("the certificate chain is not usable: {0}")]
     Chain(PemError),
-    /// The server's own key is not PEM.
+    /// One's own key is not PEM.
     #[error("the private key is not usable: {0}")]
     Key(PemError),
-    /// rustls refused: for a server, mostly a key that does not belong to the certificate.
+    /// rustls refused: mostly a key that does not belong to the certificate.
     #[error("TLS cannot be set up: {0}")]
     Refused(#[from] rustls::Error),
+}
+
+/// What a client shows of itself where a server asks for it: a certificate chain, its own first, and the key to it, both PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The chain.
+    pub certificate_file: PathBuf,
+    /// The key.
+    pub key_file: PathBuf,
+}
+
+/// Whether an identity can be shown.
+///
+/// # Errors
+/// If it cannot be read as PEM or its key does not belong to its certificate. Blocks on the file system.
+pub fn check_identity(identity: &Identity) -> Result<(), TlsError> {
+    let (chain, key) = read_identity(identity)?;
+    CertifiedKey::from_der(chain, key, &provider())?;
+    Ok(())
 }
 
 /// What a client believes: the certificates of `ca_file` and no others, or without one the operating system's.
@@ -74,14 +100,113 @@ pub enum TlsError {
 /// # Errors
 /// If the file cannot be read, has no usable certificate, or the operating system has none. Blocks on the file system.
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_as(ca_file, None)
+}
+
+/// The same, for a client that shows who it is.
+///
+/// # Errors
+/// As [`client_config`], and if the identity cannot be read as PEM or its key does not belong to its certificate.
+pub fn client_config_as(ca_file: Option<&Path>, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, TlsError> {
+    showing(builder()?.with_webpki_verifier(verifier(ca_file)?), identity)
+}
+
+/// Encryption without proof of who is at the other end (RFC 7435): any certificate will do, and whether it is the right one can be asked
+/// afterwards.
+#[derive(Debug)]
+pub struct Opportunistic {
+    config: Arc<ClientConfig>,
+    verifier: Arc<WebPkiServerVerifier>,
+}
+
+impl Opportunistic {
+    /// Believes as [`client_config_as`] does when it is asked.
+    ///
+    /// # Errors
+    /// As [`client_config_as`].
+    pub fn new(ca_file: Option<&Path>, identity: Option<&Identity>) -> Result<Self, TlsError> {
+        let verifier = verifier(ca_file)?;
+        let any = AnyCertificate(verifier.clone());
+        let config = showing(builder()?.dangerous().with_custom_certificate_verifier(Arc::new(any)), identity)?;
+        Ok(Self { config, verifier })
+    }
+
+    /// What to connect with.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// Whether these certificates, the server's own first, are those of a server of that name.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn verify(&self, certificates: &[CertificateDer<'_>], name: &ServerName<'_>) -> Result<(), Error> {
+        let (own, others) = certificates.split_first().ok_or(Error::NoCertificatesPresented)?;
+        self.verifier.verify_server_cert(own, others, name, &[], UnixTime::now()).map(drop)
+    }
+}
+
+/// Takes whatever certificate there is. That the server has the key to it is verified all the same.
+#[derive(Debug)]
+struct AnyCertificate(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+fn verifier(ca_file: Option<&Path>) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
     let roots = match ca_file {
         Some(path) => roots_of_file(path)?,
         None => roots_of_system()?,
     };
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    // It refuses an empty store only, and neither of these is empty.
+    let refused = |error: rustls::client::VerifierBuilderError| TlsError::Refused(Error::General(error.to_string()));
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().map_err(refused)
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?)
+}
+
+fn showing(builder: ConfigBuilder<ClientConfig, WantsClientCert>, identity: Option<&Identity>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let (chain, key) = read_identity(identity)?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
 }
@@ -91,13 +216,25 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
 /// # Errors
 /// If either cannot be read as PEM, or the key does not belong to the first certificate.
 pub fn server_config(chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Result<Arc<ServerConfig>, TlsError> {
+    let (chain, key) = chain_and_key(chain_pem, key_pem)?;
+    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
+    Ok(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key)?))
+}
+
+fn read_identity(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let read = |path: &PathBuf| fs::read(path).map_err(|cause| TlsError::Unreadable { path: path.clone(), cause });
+    chain_and_key(read(&identity.certificate_file)?, Zeroizing::new(read(&identity.key_file)?))
+}
+
+fn chain_and_key(
+    chain_pem: impl AsRef<[u8]>,
+    key_pem: impl AsRef<[u8]>,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_ref()).collect::<Result<_, _>>().map_err(TlsError::Chain)?;
     if chain.is_empty() {
         return Err(TlsError::Chain(PemError::NoItemsFound));
     }
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_ref()).map_err(TlsError::Key)?;
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
-    Ok(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key)?))
+    Ok((chain, PrivateKeyDer::from_pem_slice(key_pem.as_ref()).map_err(TlsError::Key)?))
 }
 
 /// Named here and not installed for the whole process, so that no other crate's choice can change it.
@@ -148,7 +285,7 @@ mod tests {
         let (certificate, key) = self_signed();
         assert!(client_config(Some(&file("good.pem", &certificate))).is_ok());
         for (path, wanted) in [
-            (folder.path().join("none.pem"), "cannot read the CA file"),
+            (folder.path().join("none.pem"), "cannot read "),
             (file("empty.pem", ""), "has no certificate"),
             (file("key.pem", &key), "has no certificate"),
             (file("cut.pem", &certificate[..certificate.len() - 40]), "not well-formed PEM"),

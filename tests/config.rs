@@ -59,6 +59,10 @@ fn folder() -> TempDir {
     write("two-lines.password", &format!("{MARKER}\n{MARKER}\n"), 0o600);
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     write("ca.pem", &key.cert.pem(), 0o644);
+    write("client.pem", &key.cert.pem(), 0o644);
+    write("client.key", &key.signing_key.serialize_pem(), 0o640);
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    write("other.key", &other.signing_key.serialize_pem(), 0o600);
     write("not-pem.pem", "no certificate\n", 0o644);
     write("app.secret", &format!("{MARKER}-5\n"), 0o600);
     write("app.key", APP_KEY, 0o600);
@@ -123,7 +127,8 @@ fn the_example_works() {
     assert_eq!(config.listeners, ["0.0.0.0:25".parse().expect("address")]);
     assert_eq!(config.intake.accepted_domains, ["contoso.com"]);
     assert_eq!(config.intake.clients.len(), 1);
-    assert_eq!(config.intake.internal_route, config.intake.external_route);
+    assert_eq!(config.intake.routes.len(), 1);
+    assert_eq!(config.intake.routes[0].takes, [Class::Internal, Class::External]);
     let route = &config.routes[0];
     assert_eq!((route.host.as_str(), route.port), (HVE_PREVIEW.host, 587));
     let login = &config.logins[&AccountName::new("hve01@contoso.com")];
@@ -178,17 +183,14 @@ fn the_examples_of_the_reference_can_be_written() {
         let text: Vec<&str> = reference
             .lines()
             .map(|other| {
-                if other == line || (matches!(table.as_str(), "route" | "notices") && !is_example(other)) {
-                    uncommented(other)
-                } else {
-                    other
-                }
+                let together = other == line || (key.starts_with("client_") && other.starts_with("# client_"));
+                if together || (matches!(table.as_str(), "route" | "notices") && !is_example(other)) { uncommented(other) } else { other }
             })
             // A password has one place.
             .filter(|other| !((key.starts_with("password_") || key == "app") && other.starts_with("password_file")))
             .collect();
         let app = if key == "app" { uncommented_app(&["tenant_id", "client_secret_file"]) } else { String::new() };
-        let text = format!("{}\n{app}", text.join("\n")).replace("/etc/hve-relay/ca.pem", "@DIR@/ca.pem");
+        let text = format!("{}\n{app}", text.join("\n")).replace("/etc/hve-relay/c", "@DIR@/c");
         let problems = load(&text, &folder).err().map(|problems| problems.to_string()).unwrap_or_default();
         let only_not_here = problems.is_empty() || problems.contains("is not set");
         assert!(only_not_here && problems.lines().count() <= 1, "{line}: {problems}");
@@ -356,7 +358,8 @@ fn a_configuration_never_shows_a_password() {
 #[test]
 fn general_availability_has_no_external_mail() {
     let (config, _) = load(&LEAST.replace("hve-preview", "hve-ga"), &folder()).expect("no problem");
-    assert_eq!((config.intake.external_route.clone(), config.unrouted()), (None, vec![Class::External]));
+    assert_eq!(config.intake.routes[0].takes, [Class::Internal]);
+    assert_eq!(config.unrouted(), [Class::External]);
     assert_eq!(config.routes[0].host, HVE_GA.host);
     let shown = config.to_string();
     assert!(shown.contains("mail to anywhere else is refused"), "{shown}");
@@ -387,9 +390,8 @@ fn routes_share_the_classes_and_the_accounts() {
     );
     let folder = folder();
     let (config, _) = load(&text, &folder).expect("no problem");
-    let name = |route: &Option<hve_relay::mail::RouteName>| route.as_ref().map(ToString::to_string);
-    assert_eq!(name(&config.intake.internal_route).as_deref(), Some("hve"));
-    assert_eq!(name(&config.intake.external_route).as_deref(), Some("elsewhere"));
+    let routes: Vec<(&str, &[Class])> = config.intake.routes.iter().map(|route| (route.name.as_str(), &route.takes[..])).collect();
+    assert_eq!(routes, [("hve", &[Class::Internal][..]), ("elsewhere", &[Class::External])]);
     let accounts: Vec<(&str, &str, usize)> =
         config.schedule.accounts.iter().map(|account| (account.name.as_str(), account.route.as_str(), account.connections)).collect();
     assert_eq!(accounts, [("hve01@contoso.com", "hve", 4), ("relay@contoso.com", "elsewhere", 2)]);
@@ -459,7 +461,8 @@ fn an_account_starts_from_the_limits_of_all_accounts() {
     let tenant = Limits { external_per_minute: Some((100, Unit::Messages)), day: Duration::from_secs(10_800), ..Limits::NONE };
     assert_eq!(config.schedule.tenant, tenant);
     // What is counted in recipients sets the size of external deliveries, so that the strictest account can take each of them.
-    assert_eq!((config.intake.recipients_per_delivery, config.intake.external_recipients_per_delivery), (50, Some(4)));
+    let route = &config.intake.routes[0];
+    assert_eq!((route.most(Class::Internal), route.most(Class::External)), (50, 4));
 }
 
 #[test]
@@ -481,7 +484,7 @@ fn only_accounts_that_send_outside_set_the_size_of_external_deliveries() {
         takes = ["external"]
         "#
     );
-    let size = |text: &str| load(text, &folder()).expect("no problem").0.intake.external_recipients_per_delivery;
+    let size = |text: &str| load(text, &folder()).expect("no problem").0.intake.routes[1].external_recipients_per_delivery;
     assert_eq!(size(&text), None);
     assert_eq!(size(&format!("{text}\n[account_limits]\nexternal_per_minute_unit = \"recipients\"")), Some(10));
     assert_eq!(size(&format!("{text}\n[tenant_limits]\nexternal_per_minute_unit = \"recipients\"\nexternal_per_minute = 7")), Some(7));

@@ -138,7 +138,7 @@ impl Arrangement {
                 // A socket for both families shows IPv4 peers in IPv6 clothes.
                 ("peer", _) => setup.listener("[::]:0"),
                 ("accepted_domains", domains) => setup.accepted_domains(domains),
-                ("external_route", "none") => setup.takes("internal"),
+                ("route_takes", class) => setup.takes(class),
                 ("message_size" | "recipients" | "transactions" | "command_line" | "header_size" | "errors", value) => {
                     limits.push_str(&format!("{key} = {value}\n"));
                     setup

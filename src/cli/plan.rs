@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::EX_USAGE;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::intake::Policy;
 use crate::mail::{AccountName, Class, ClientName, Priority};
 use crate::schedule::{self, Bottleneck, Cause, Load, Plan, Settings, Way};
 use crate::units::{ByteSize, format_duration};
@@ -92,20 +93,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn load(arguments: &Arguments, config: &Config) -> Result<Load, String> {
-    let (internal, external) = (config.intake.internal_route.clone(), config.intake.external_route.clone());
-    for (class, route, mail) in
-        [(Class::Internal, &internal, arguments.external < 100), (Class::External, &external, arguments.external > 0)]
-    {
-        if mail && route.is_none() {
-            return Err(format!("no route takes {class} recipients: let one take them, or plan without them"));
-        }
-    }
-    let most = u32::try_from(config.intake.recipients_per_delivery).unwrap_or(u32::MAX);
-    let most_external =
-        config.intake.external_recipients_per_delivery.map_or(most, |fewer| u32::try_from(fewer).unwrap_or(u32::MAX).min(most));
-    // A class of which there is no mail has no way either; any other's stands for it.
-    let Some(any) = internal.clone().or(external.clone()) else { return Err("there is no route".to_owned()) };
-    let way = |route: Option<_>, recipients_per_delivery| Way { route: route.unwrap_or(any.clone()), recipients_per_delivery };
     let (client, priority) = match &arguments.client {
         None => (ClientName::new("any client"), Priority::default()),
         Some(name) => match config.intake.clients.iter().find(|client| client.name.as_str() == name) {
@@ -116,6 +103,24 @@ fn load(arguments: &Arguments, config: &Config) -> Result<Load, String> {
             }
         },
     };
+    let policy = Policy::new(config.intake.clone());
+    let way = |class| {
+        policy
+            .way(&client, class, arguments.size.0)
+            .map(|route| Way { route: route.name.clone(), recipients_per_delivery: u32::try_from(route.most(class)).unwrap_or(u32::MAX) })
+    };
+    let (internal, external) = (way(Class::Internal), way(Class::External));
+    for (class, way, mail) in [(Class::Internal, &internal, arguments.external < 100), (Class::External, &external, arguments.external > 0)]
+    {
+        if mail && way.is_none() {
+            return Err(match policy.largest(&client, class) {
+                Some(largest) => format!("{} octets to {class} recipients is more than the {largest} that a route takes", arguments.size.0),
+                None => format!("no route takes {class} recipients: let one take them, or plan without them"),
+            });
+        }
+    }
+    // A class of which there is no mail has no way either; any other's stands for it.
+    let Some(any) = internal.clone().or(external.clone()) else { return Err("there is no route".to_owned()) };
     Ok(Load {
         client,
         priority,
@@ -123,8 +128,8 @@ fn load(arguments: &Arguments, config: &Config) -> Result<Load, String> {
         recipients: arguments.recipients,
         external: arguments.external,
         size: arguments.size.0,
-        internal_way: way(internal, most),
-        external_way: way(external, most_external),
+        internal_way: internal.unwrap_or(any.clone()),
+        external_way: external.unwrap_or(any),
     })
 }
 
@@ -224,13 +229,11 @@ impl Outlook {
 /// The settings as if there were so many accounts like those that there are, all of them open to the load's client.
 fn with_accounts(settings: &Settings, load: &Load, number: usize) -> Settings {
     let mut settings = settings.clone();
-    let like: Vec<_> = settings
-        .accounts
-        .iter()
-        .filter(|account| account.route == load.internal_way.route || account.route == load.external_way.route)
-        .cloned()
-        .collect();
-    settings.accounts = like.iter().cycle().take(if like.is_empty() { 0 } else { number }).cloned().collect();
+    let used = settings.accounts.iter().filter(|account| [&load.internal_way.route, &load.external_way.route].contains(&&account.route));
+    // The tenant's accounts can become more; what leads elsewhere stays as it is, unless there is nothing else.
+    let (others, own): (Vec<_>, Vec<_>) = used.cloned().partition(|account| settings.apart.contains(&account.route));
+    let (others, like) = if own.is_empty() { (Vec::new(), others) } else { (others, own) };
+    settings.accounts = like.iter().cycle().take(if like.is_empty() { 0 } else { number }).cloned().chain(others).collect();
     for (i, account) in settings.accounts.iter_mut().enumerate() {
         account.name = AccountName::new(format!("{i}"));
     }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::inbound::unique;
-use super::outbound::check_certificates;
 use super::password::{self, CLIENT_SECRET, PASSWORD};
 use super::problem::{At, Findings, Place};
 use super::reader::{Document, Section};
+use super::routes::check_certificates;
 use super::{Credentials, Proof, value};
 use crate::{
     clock::{Clock, Timestamp},

@@ -10,8 +10,9 @@ use super::outbound::Accounts;
 use super::problem::{At, Findings, Place};
 use super::profile::{HVE_PREVIEW, PROFILES, Profile};
 use super::reader::{Document, Section};
+use super::routes::Draft;
 use super::value;
-use super::{Route, intake, schedule};
+use super::{intake, schedule};
 use crate::{
     budget::Limits,
     intake::{LineEndings, Rate},
@@ -76,7 +77,7 @@ pub(super) fn clients(
     findings: &Findings<'_>,
     message_size: u64,
     accounts: &Accounts,
-    routes: &[Route],
+    routes: &[Draft],
 ) -> Clients {
     let mut names: Vec<At<String>> = Vec::new();
     let mut seen: Vec<At<IpNet>> = Vec::new();
@@ -101,7 +102,8 @@ pub(super) fn clients(
         let own = ClientName::new(name.as_ref().map_or("", |name| name.value.as_str()));
         let networks = networks.into_iter().map(|network| network.value).collect();
         let default = intake::ClientSettings::new(own.clone(), networks);
-        clients.intake.push(permissions(&section, findings, message_size, default));
+        let route = own_route(&section, findings, default.name.as_str(), routes);
+        clients.intake.push(permissions(&section, findings, message_size, intake::ClientSettings { route, ..default }));
         let default = schedule::ClientSettings::new(own);
         clients.schedule.push(schedule::ClientSettings {
             weight: section.get("weight", value::number(1..=1_000)).map_or(default.weight, |weight| weight.value as u32),
@@ -151,8 +153,22 @@ fn permissions(
     }
 }
 
-/// The accounts that a client's mail may go through, if not all.
-fn permitted(section: &Section<'_>, findings: &Findings<'_>, accounts: &Accounts, routes: &[Route]) -> Option<Vec<AccountName>> {
+/// The route that the client's mail is to take before any other.
+fn own_route(section: &Section<'_>, findings: &Findings<'_>, client: &str, routes: &[Draft]) -> Option<RouteName> {
+    let At { value, place } = section.get("route", value::name)?;
+    let Some(Draft { route, .. }) = routes.iter().find(|draft| draft.route.name.as_str() == value) else {
+        findings.problem(&place, format!("{value:?} is not a route"), "write the name of a [[route]], or add one of that name");
+        return None;
+    };
+    if route.clients.as_ref().is_some_and(|clients| !clients.iter().any(|listed| listed.as_str() == client)) {
+        let hint = format!("add {client:?} there, or write another route here");
+        findings.problem(&place, format!("route {value:?} has a list of clients without this one"), hint);
+    }
+    Some(route.name.clone())
+}
+
+/// The accounts that a client's mail may go through, if not all. Where a route has no accounts, all may go by it.
+fn permitted(section: &Section<'_>, findings: &Findings<'_>, accounts: &Accounts, routes: &[Draft]) -> Option<Vec<AccountName>> {
     let At { value: written, place } = section.list("accounts", value::mailbox, "accounts = [\"hve01@contoso.com\"], or leave it out")?;
     let mut permitted: Vec<AccountName> = Vec::new();
     for At { value, place } in written {
@@ -165,6 +181,7 @@ fn permitted(section: &Section<'_>, findings: &Findings<'_>, accounts: &Accounts
             permitted.push(name);
         }
     }
+    permitted.extend(accounts.settings.iter().map(|account| &account.name).filter(|name| !accounts.is_written(name)).cloned());
     warn_of_routes_without(&permitted, &accounts.settings, routes, &place, findings);
     Some(permitted)
 }
@@ -173,13 +190,14 @@ fn permitted(section: &Section<'_>, findings: &Findings<'_>, accounts: &Accounts
 fn warn_of_routes_without(
     permitted: &[AccountName],
     accounts: &[AccountSettings],
-    routes: &[Route],
+    routes: &[Draft],
     place: &Place,
     findings: &Findings<'_>,
 ) {
     let reached: Vec<&RouteName> =
         accounts.iter().filter(|account| permitted.contains(&account.name)).map(|account| &account.route).collect();
-    for route in routes.iter().filter(|route| !reached.is_empty() && !route.takes.is_empty() && !reached.contains(&&route.name)) {
+    let routes = routes.iter().map(|draft| &draft.route);
+    for route in routes.filter(|route| !reached.is_empty() && !route.takes.is_empty() && !reached.contains(&&route.name)) {
         let classes: Vec<&str> = route.takes.iter().map(|class| class.as_str()).collect();
         let found = format!("none of these accounts is on route \"{}\"", route.name);
         let hint = format!("add one that is, for the client's {} mail would wait until it is given up", classes.join(" and "));
@@ -238,20 +256,25 @@ pub(super) fn unique(name: &At<String>, earlier: &[At<String>], findings: &Findi
 }
 
 /// What every session keeps to: `[limits]`, `[timeouts]`, and the name.
-pub(super) fn session(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> session::Settings {
+pub(super) fn session(document: &Document<'_>, findings: &Findings<'_>, routes: &[Draft], profile: &Profile) -> session::Settings {
     let default = session::Settings::default();
     let limits = document.one("limits");
     let timeouts = document.one("timeouts");
     // RFC 5321 §4.5.3.1.7: a server must take messages of 64 KiB at least.
     let message_size = limits.get("message_size", value::size(64 << 10..=1 << 30));
-    if let Some(size) = message_size.as_ref().filter(|size| size.value > profile.message_size) {
-        let found = format!("{} octets are more than the {} that {} takes", size.value, profile.message_size, profile.name);
-        findings.warning(&size.place, found, "mail above that will come back as undeliverable, unless its route leads elsewhere");
+    let largest = routes.iter().map(|draft| draft.route.message_size).max().unwrap_or(profile.message_size);
+    if let Some(size) = message_size.as_ref().filter(|size| size.value > largest) {
+        let found = format!("{} octets are more than the {largest} that a route takes", size.value);
+        findings.warning(
+            &size.place,
+            found,
+            "lower it, or add a [[route]] with a larger message_size: until then mail above that is refused",
+        );
     }
     let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(86_400));
     session::Settings {
         hostname: hostname(document, findings, &default.hostname),
-        message_size: message_size.map_or(profile.message_size, |size| size.value),
+        message_size: message_size.map_or(largest, |size| size.value),
         // RFC 5321 §4.5.3.1.8: 100 at least.
         recipients: limits.or("recipients", value::count(100..=100_000), default.recipients),
         transactions: limits.or("transactions", value::count(1..=1_000_000), default.transactions),

@@ -1,13 +1,13 @@
-//! What an account and the tenant may send: `[account_limits]`, what an `[[account]]` says otherwise, and `[tenant_limits]`.
+//! What an account and the tenant may send: `[account_limits]`, what a `[[route]]` or an `[[account]]` says otherwise, and `[tenant_limits]`.
 //!
-//! Each table starts from the profile's values, and an account from `[account_limits]`. More than the profile allows is a warning: it is right
+//! Each table starts from the profile's values, and an account from those of its route, which for HVE are `[account_limits]`. More than the profile allows is a warning: it is right
 //! where all routes lead elsewhere, and means refusals where they lead to the service.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use super::problem::{At, Findings};
-use super::profile::Profile;
+use super::profile::{Kind, Profile, Service};
 use super::reader::{Document, Section};
 use super::value;
 use crate::{
@@ -43,9 +43,16 @@ pub(super) fn of_the_tenant(document: &Document<'_>, findings: &Findings<'_>, pr
     table(&document.one("tenant_limits"), findings, profile, &profile.tenant_limits).limits
 }
 
-/// What an `[[account]]` says otherwise than `[account_limits]`.
-pub(super) fn of_an_account(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, every: &Written) -> Limits {
-    amounts(section, findings, profile, every, &profile.account_limits).limits
+/// What the accounts of a `[[route]]` start from: what it says, else for HVE `[account_limits]`, for other servers what is known of them. How
+/// long a day is and how long a minute is the same everywhere.
+pub(super) fn of_a_route(section: &Section<'_>, findings: &Findings<'_>, service: &Service, kind: Kind, every: &Written) -> Written {
+    let own: Written = (&Limits { day: every.limits.day, minute: every.limits.minute, ..service.limits.clone() }).into();
+    amounts(section, findings, service.name, if kind == Kind::Hve { every } else { &own }, &service.limits)
+}
+
+/// What an `[[account]]` says otherwise than its route.
+pub(super) fn of_an_account(section: &Section<'_>, findings: &Findings<'_>, service: &Service, route: &Written) -> Limits {
+    amounts(section, findings, service.name, route, &service.limits).limits
 }
 
 /// The most external recipients that may travel together, if it is less than for other mail: where the limit of a minute counts recipients, a
@@ -56,7 +63,7 @@ pub(super) fn external_recipients<'l>(limits: impl IntoIterator<Item = &'l Limit
 }
 
 fn table(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, allowed: &Limits) -> Written {
-    let mut written = amounts(section, findings, profile, &allowed.into(), allowed);
+    let mut written = amounts(section, findings, profile.name, &allowed.into(), allowed);
     let limited = allowed.recipients_per_day.or(allowed.external_recipients_per_day).is_some();
     let day = section.get("day", value::duration(Duration::from_secs(1)..=Duration::from_secs(7 * 86_400)));
     warn_of_shorter(day.as_ref(), allowed.day, limited, findings, profile);
@@ -74,15 +81,15 @@ fn table(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, allo
     written
 }
 
-/// The keys that stand in all three tables.
-fn amounts(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, default: &Written, allowed: &Limits) -> Written {
+/// The keys that stand in all of these tables; `whose` limits are `allowed`.
+fn amounts(section: &Section<'_>, findings: &Findings<'_>, whose: &str, default: &Written, allowed: &Limits) -> Written {
     let count = |key, default: Option<u32>, allowed: Option<u32>| {
         let most = section.get(key, value::or_none(value::number(1..=MOST)));
         let Some(At { value, place }) = most else { return default };
         let most = value.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
         if let Some(allowed) = allowed.filter(|allowed| most.is_none_or(|most| most > *allowed)) {
             let most = most.map_or_else(|| "no limit is".to_owned(), |most| format!("{most} are"));
-            warn_of_more(At { value: most, place }, allowed, findings, profile);
+            warn_of_more(At { value: most, place }, allowed, findings, whose);
         }
         most
     };
@@ -107,8 +114,8 @@ fn amounts(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, de
     Written { limits, unit }
 }
 
-fn warn_of_more(written: At<String>, allowed: u32, findings: &Findings<'_>, profile: &Profile) {
-    let found = format!("{} more than the {allowed} that {} allows", written.value, profile.name);
+fn warn_of_more(written: At<String>, allowed: u32, findings: &Findings<'_>, whose: &str) {
+    let found = format!("{} more than the {allowed} that {whose} allows", written.value);
     warn(&At { value: found, place: written.place }, "lower it", findings);
 }
 

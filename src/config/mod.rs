@@ -4,7 +4,7 @@
 //! 1. the text becomes TOML (`reader`), and keys that nobody knows are reported (`schema`);
 //! 2. each value becomes what it means (`value`), or a problem, or its default. A default is the one of the room whose setting it is, or stands
 //!    in `profile` (the service's own numbers) or here;
-//! 3. the values are held against each other (`inbound`, `outbound`, `limits`): duplicates, names that lead nowhere, limits of the service.
+//! 3. the values are held against each other (`inbound`, `routes`, `outbound`, `limits`): duplicates, names that lead nowhere, limits of the service.
 //!
 //! What comes out are the rooms' own settings types; no room knows this one. A [`Config`] is plain data: reading it opens the files that it
 //! names (passwords, certificates) and resolves listener names, and does nothing else.
@@ -19,6 +19,7 @@ mod password;
 mod problem;
 mod profile;
 mod reader;
+mod routes;
 mod schema;
 mod sender;
 mod summary;
@@ -32,24 +33,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use toml::de::DeTable;
 
 pub use problem::{Problem, Problems, Warning};
-pub use profile::{HVE_GA, HVE_PREVIEW, Profile};
+pub use profile::{HVE_GA, HVE_PREVIEW, Kind, Profile};
+pub use routes::{Route, Tls};
 pub use schema::{Form, SCHEMA, Table};
 
 use crate::{
     budget::Share,
     intake,
-    mail::{AccountName, AppName, Class, RouteName, SenderPolicy, Senders},
-    notice,
-    schedule::{self, AccountSettings},
+    mail::{AccountName, AppName, Class, Senders},
+    notice, schedule,
     secret::Secret,
     session, store,
     telemetry::{self, Format, Level},
-    upstream::{Endpoint, Extension, PoolSettings, Timeouts, oauth::App},
+    tls::{self, Opportunistic, TlsError},
+    upstream::{Endpoint, PoolSettings, Security, Timeouts, oauth::App},
 };
 use problem::Findings;
 use reader::Document;
@@ -76,7 +76,8 @@ pub struct Config {
     pub control_socket: PathBuf,
     /// The servers that mail goes to; never empty.
     pub routes: Vec<Route>,
-    /// Each account's credentials; its keys are those of `schedule.accounts`.
+    /// Each account's credentials. Its keys are those of `schedule.accounts` but for routes without an account, which stand there too, under
+    /// their own names.
     pub logins: BTreeMap<AccountName, Credentials>,
     /// The OAuth applications, by name.
     pub apps: Vec<App>,
@@ -90,27 +91,6 @@ pub struct Config {
     pub notices: notice::Settings,
     /// How long a stop waits for deliveries in flight.
     pub grace: Duration,
-}
-
-/// Where recipients of some classes go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Its name.
-    pub name: RouteName,
-    /// The server: a name or an address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The certificates of the authorities that are trusted there, in PEM form; none: those of the operating system.
-    pub tls_ca_file: Option<PathBuf>,
-    /// The name that its certificate must have.
-    pub server_name: ServerName<'static>,
-    /// The classes of recipients that it takes.
-    pub takes: Vec<Class>,
-    /// What its mail's sender becomes, unless the client says otherwise.
-    pub sender: SenderPolicy,
-    /// What is not used there although the server offers it.
-    pub ignored: Vec<Extension>,
 }
 
 /// How an account logs in.
@@ -201,23 +181,32 @@ impl Config {
         Ok((config, warnings))
     }
 
-    /// The server of a route, ready to be connected to; `tls` verifies against the route's `tls_ca_file`.
-    pub fn endpoint(&self, route: &Route, tls: Arc<ClientConfig>) -> Endpoint {
-        Endpoint {
+    /// The server of a route, ready to be connected to.
+    ///
+    /// # Errors
+    /// If the certificates that it is verified with, or those that it is shown, cannot be read.
+    pub fn endpoint(&self, route: &Route) -> Result<Endpoint, TlsError> {
+        let (ca_file, identity) = (route.tls_ca_file.as_deref(), route.identity.as_ref());
+        Ok(Endpoint {
             host: route.host.clone(),
             port: route.port,
             server_name: route.server_name.clone(),
-            tls,
+            security: match route.tls {
+                Tls::Required => Security::Required(tls::client_config_as(ca_file, identity)?),
+                Tls::Implicit => Security::Implicit(tls::client_config_as(ca_file, identity)?),
+                Tls::Opportunistic => Security::Opportunistic(Arc::new(Opportunistic::new(ca_file, identity)?)),
+                Tls::None => Security::None,
+            },
             helo: self.session.hostname.clone(),
             ignored: route.ignored.clone(),
             timeouts: self.upstream.timeouts,
-        }
+        })
     }
 
     /// The classes of recipients that have no route: clients are told so at RCPT.
     pub fn unrouted(&self) -> Vec<Class> {
         let routed = |class| self.routes.iter().any(|route| route.takes.contains(&class));
-        [Class::Internal, Class::External].into_iter().filter(|class| !routed(*class)).collect()
+        Class::ALL.into_iter().filter(|class| !routed(*class)).collect()
     }
 }
 
@@ -243,13 +232,15 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let data_dir = outbound::data_dir(document, findings);
     let tenant = inbound::tenant(document, findings);
     let listeners = inbound::listeners(document, findings);
-    let session = inbound::session(document, findings, tenant.profile);
+    let every_account = limits::of_every_account(document, findings, tenant.profile);
+    let mut routes = routes::routes(document, findings, tenant.profile, &every_account);
+    let session = inbound::session(document, findings, &routes, tenant.profile);
     let (sessions, sessions_per_address) = inbound::sessions(document, findings);
-    let routes = outbound::routes(document, findings, tenant.profile);
-    let (upstream, recipients_per_delivery) = outbound::upstream(document, findings, tenant.profile);
+    let upstream = outbound::upstream(document);
     let schedule = outbound::schedule(document, findings);
     let mut apps = app::apps(document, findings, &schedule, &upstream.timeouts);
     let accounts = outbound::accounts(document, findings, &tenant, &routes, &mut apps);
+    routes.retain(|draft| draft.is_written() || accounts.settings.iter().any(|account| account.route == draft.route.name));
     let tenant_limits = limits::of_the_tenant(document, findings, tenant.profile);
     let clients = inbound::clients(document, findings, session.message_size, &accounts, &routes);
     inbound::check_reserve(
@@ -259,24 +250,19 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         &clients,
         accounts.settings.iter().map(|account| &account.limits).chain([&tenant_limits]),
     );
-    let senders = sender::senders(document, findings, &routes, &accounts.settings);
-    let takes = |class| routes.iter().find(|route| route.takes.contains(&class)).map(|route| route.name.clone());
-    let (internal_route, external_route) = (takes(Class::Internal), takes(Class::External));
-    let sends_outside = |account: &&AccountSettings| external_route.as_ref() == Some(&account.route);
-    let external_limits = accounts.settings.iter().filter(sends_outside).map(|account| &account.limits).chain([&tenant_limits]);
-    let external_recipients_per_delivery = limits::external_recipients(external_limits);
     let intake = intake::Settings {
         accepted_domains: tenant.accepted_domains,
         clients: clients.intake,
-        internal_route,
-        external_route,
-        recipients_per_delivery,
-        external_recipients_per_delivery,
+        routes: routes::for_intake(&routes, &accounts.settings, &tenant_limits),
         sessions,
         sessions_per_address,
     };
     let policy = intake::Policy::new(intake.clone());
     let notices = notices::settings(document, findings, &accounts, &policy);
+    routes::check_reach(findings, &routes, &intake, &policy, session.message_size);
+    let routes: Vec<Route> = routes.into_iter().map(|draft| draft.route).collect();
+    let senders = sender::senders(document, findings, &routes, &accounts);
+    let apart = routes.iter().filter(|route| route.kind != Kind::Hve).map(|route| route.name.clone()).collect();
     let log = document.one("log");
     Config {
         profile: tenant.profile,
@@ -288,6 +274,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         schedule: schedule::Settings {
             accounts: accounts.settings,
             tenant: tenant_limits,
+            apart,
             clients: clients.schedule,
             reserve: Share::percent(tenant.reserve),
             ..schedule

@@ -6,7 +6,10 @@ use super::outbound::Accounts;
 use super::problem::{At, Findings};
 use super::reader::Document;
 use super::{intake::Policy, notice, value};
-use crate::{mail::AccountName, smtp::Mailbox};
+use crate::{
+    mail::{AccountName, ClientName},
+    smtp::Mailbox,
+};
 
 /// Addresses in one list; more are a list of their own at the mail server.
 const ADDRESSES: usize = 20;
@@ -52,7 +55,7 @@ fn readers(
                 format!("\"{value}\" is an account, and accounts have no mailbox"),
                 "write an address that somebody reads",
             );
-        } else if let Err(refusal) = policy.recipient(&value) {
+        } else if let Err(refusal) = policy.recipient(&ClientName::new(notice::OWN), &value, None) {
             findings.problem(&place, format!("mail to \"{value}\" has no route"), refusal.text().to_owned());
         } else {
             readers.push(value);

@@ -1,37 +1,28 @@
-//! The sending side: routes, accounts, upstream connections, the queue.
+//! The sending side: accounts, upstream connections, the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-
 use super::app::Apps;
-use super::inbound::{Tenant, unique};
+use super::inbound::Tenant;
+use super::limits::{self, Written};
 use super::problem::{At, Findings, Place};
-use super::profile::Profile;
+use super::profile::{Kind, Service};
 use super::reader::{Document, Section};
-use super::{Credentials, PoolSettings, Route, Upstream, limits, password, sender, value};
+use super::routes::{self, Draft};
+use super::{Credentials, PoolSettings, Upstream, value};
 use crate::{
-    mail::{AccountName, Class, RouteName, SenderPolicy},
-    schedule::{self, AccountSettings},
+    mail::AccountName,
+    schedule::{self, ACCOUNTS_MAX, AccountSettings},
     smtp::Mailbox,
     store,
     units::format_duration,
-    upstream::{Extension, Timeouts},
+    upstream::Timeouts,
 };
 
-/// The route that the profile stands for where none is configured.
-const DEFAULT_ROUTE: &str = "hve";
-/// Connections of an account: HVE documents no limit, other services of the kind allow few.
-const CONNECTIONS: usize = 4;
 /// What must stay free on the file system of the queue: room for the bookkeeping of what is queued already, and for the rest of the machine.
 const FREE_SPACE_RESERVE: u64 = 256 << 20;
-
-const CLASSES: &[(&str, Class)] = &[("internal", Class::Internal), ("external", Class::External)];
 
 /// `[[account]]`
 #[derive(Default)]
@@ -49,107 +40,33 @@ impl Accounts {
     pub fn may_exist(&self, name: &AccountName) -> bool {
         self.unknown || self.known.contains(name)
     }
-}
 
-/// The routes, or the profile's endpoint if there are none.
-pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> Vec<Route> {
-    let sections = document.many("route");
-    let mut names: Vec<At<String>> = Vec::new();
-    let mut routes: Vec<Route> = Vec::new();
-    for section in &sections {
-        let name = section.need("name", value::name, &format!("name = {DEFAULT_ROUTE:?}"));
-        if let Some(name) = &name {
-            unique(name, &names, findings);
-        }
-        let host = section.need("host", value::host, &format!("host = {:?}", profile.host));
-        let host = host.map_or_else(|| profile.host.to_owned(), |host| host.value);
-        let port = section.or("port", value::port, profile.port);
-        let tls_ca_file = section.get("tls_ca_file", value::path);
-        if let Some(At { value, place }) = &tls_ca_file {
-            check_certificates(value, place, findings);
-        }
-        let server_name = section.get("tls_server_name", value::server_name).map(|name| name.value);
-        let takes = takes(section, findings, profile, &routes);
-        let sender = sender::of_route(section);
-        let keyword = value::choice("an extension that can be done without", Extension::WORDS);
-        let ignored = section.list("ehlo_keywords_ignored", keyword, "ehlo_keywords_ignored = [\"CHUNKING\"], or leave it out");
-        routes.extend(server_name.or_else(|| ServerName::try_from(host.clone()).ok()).map(|server_name| Route {
-            name: RouteName::new(name.as_ref().map_or("", |name| name.value.as_str())),
-            host,
-            port,
-            tls_ca_file: tls_ca_file.map(|file| file.value),
-            server_name,
-            takes,
-            sender,
-            ignored: ignored.map(|ignored| ignored.value.into_iter().map(|extension| extension.value).collect()).unwrap_or_default(),
-        }));
-        names.extend(name);
-    }
-    if sections.is_empty() {
-        routes.extend(ServerName::try_from(profile.host).ok().map(|server_name| Route {
-            name: RouteName::new(DEFAULT_ROUTE),
-            host: profile.host.to_owned(),
-            port: profile.port,
-            tls_ca_file: None,
-            server_name,
-            takes: profile.takes.to_vec(),
-            sender: SenderPolicy::default(),
-            ignored: Vec::new(),
-        }));
-    }
-    routes
-}
-
-/// The classes that a route takes; each may have one route only.
-fn takes(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, earlier: &[Route]) -> Vec<Class> {
-    let written = section.list("takes", value::choice("a class of recipients", CLASSES), "takes = [\"internal\"], or leave it out");
-    let (classes, place) = match written {
-        Some(At { value, place }) => (value.into_iter().map(|class| class.value).collect(), place),
-        None => (profile.takes.to_vec(), section.place().clone()),
-    };
-    let owner = |class| earlier.iter().find(|route| route.takes.contains(&class));
-    let (taken, free): (Vec<Class>, Vec<Class>) = classes.into_iter().partition(|class| owner(*class).is_some());
-    if let Some((class, route)) = taken.first().and_then(|class| Some((class, owner(*class)?))) {
-        let hint = "write takes = [\"internal\"] with one route and takes = [\"external\"] with another, so that every class has one route";
-        findings.problem(&place, format!("{class} mail goes to route \"{}\" already", route.name), hint);
-    }
-    free
-}
-
-/// Finds out now whether the file will do; it is read again when connections are made.
-pub(super) fn check_certificates(file: &Path, place: &Place, findings: &Findings<'_>) {
-    let hint = "write the path of a file with the authority's certificate in PEM form";
-    let octets = match fs::read(file) {
-        Ok(octets) => octets,
-        Err(error) => return findings.problem(place, format!("{} cannot be read: {}", file.display(), password::reason(&error)), hint),
-    };
-    let mut roots = RootCertStore::empty();
-    let mut usable = true;
-    for certificate in CertificateDer::pem_slice_iter(&octets) {
-        usable &= certificate.is_ok_and(|certificate| roots.add(certificate).is_ok());
-    }
-    if !usable {
-        findings.problem(place, format!("{} holds a certificate that cannot be used", file.display()), hint);
-    } else if roots.is_empty() {
-        findings.problem(place, format!("{} holds no certificate", file.display()), hint);
+    /// Whether it is an `[[account]]`, and not a route without one.
+    pub fn is_written(&self, name: &AccountName) -> bool {
+        self.known.contains(name)
     }
 }
 
 /// The accounts and their credentials.
-pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant: &Tenant, routes: &[Route], apps: &mut Apps) -> Accounts {
-    let sections = document.at_least_one("account", "address = \"hve01@contoso.com\" and password_file");
+pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant: &Tenant, routes: &[Draft], apps: &mut Apps) -> Accounts {
+    let sections = if routes.iter().all(Draft::is_for_accounts) {
+        document.at_least_one("account", "address = \"hve01@contoso.com\" and password_file")
+    } else {
+        document.many("account")
+    };
     let mut accounts = Accounts { unknown: sections.is_empty(), ..Accounts::default() };
-    let every = limits::of_every_account(document, findings, tenant.profile);
-    if let Some(first) = sections.get(tenant.profile.accounts) {
-        let found = format!("there are {} accounts, and {} allows {}", sections.len(), tenant.profile.name, tenant.profile.accounts);
-        findings.problem(first.place(), found, "remove those from here on");
-    }
+    let mut of_hve: Vec<&Section<'_>> = Vec::new();
+    let hve = Service::of(Kind::Hve, tenant.profile);
+    let every = Written::from(&hve.limits);
     for section in &sections {
         let address = section.need("address", value::mailbox, "address = \"hve01@contoso.com\"");
         let credentials = apps.credentials(section, address.as_ref().map(|address| &address.value), findings);
-        let connections = section.or("connections", value::count(1..=1_000), CONNECTIONS);
-        let route = route(section, findings, routes);
-        let limits = limits::of_an_account(section, findings, tenant.profile, &every);
+        let draft = routes::of_account(section, findings, routes);
+        of_hve.extend(draft.filter(|draft| draft.route.kind == Kind::Hve).map(|_| section));
+        // Of an account on no route the values are looked at all the same.
+        let (service, limits) = draft.map_or((&hve, &every), |draft| (&draft.service, &draft.limits));
+        let connections = section.or("connections", value::count(1..=1_000), draft.map_or(hve.connections, |draft| draft.connections));
+        let limits = limits::of_an_account(section, findings, service, limits);
         let Some(At { value: address, place }) = address else {
             accounts.unknown = true;
             continue;
@@ -160,6 +77,7 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
             continue;
         }
         warn_of_foreign_domain(&address, &place, tenant, findings);
+        let route = draft.map(|draft| draft.route.name.clone());
         accounts.settings.extend(route.map(|route| AccountSettings {
             name: name.clone(),
             route,
@@ -169,26 +87,19 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
         }));
         accounts.logins.extend(credentials.map(|credentials| (name, credentials)));
     }
-    report_idle_routes(document, findings, routes, &accounts.settings);
-    accounts
-}
-
-/// The route that an account names, else the first.
-fn route(section: &Section<'_>, findings: &Findings<'_>, routes: &[Route]) -> Option<RouteName> {
-    let Some(At { value, place }) = section.get("route", value::name) else {
-        return routes.first().map(|route| route.name.clone());
-    };
-    let found = routes.iter().find(|route| route.name.as_str() == value).map(|route| route.name.clone());
-    if found.is_none() {
-        let named = routes.iter().filter(|route| !route.name.as_str().is_empty());
-        let names: Vec<String> = named.map(|route| format!("\"{}\"", route.name)).collect();
-        let hint = match names.as_slice() {
-            [] => "write a [[route]] of that name".to_owned(),
-            names => format!("write {}, or a [[route]] of that name", names.join(" or ")),
-        };
-        findings.problem(&place, format!("{value:?} is not a route"), hint);
+    if let Some(first) = of_hve.get(tenant.profile.accounts) {
+        let found = format!("there are {} accounts, and {} allows {}", of_hve.len(), tenant.profile.name, tenant.profile.accounts);
+        findings.problem(first.place(), found, "remove those from here on");
     }
-    found
+    if !accounts.settings.is_empty() || sections.is_empty() {
+        routes::report_idle(findings, routes, &accounts.settings);
+    }
+    accounts.settings.extend(routes::without_accounts(routes, &accounts.settings));
+    if let Some(section) = sections.get(ACCOUNTS_MAX).filter(|_| accounts.settings.len() > ACCOUNTS_MAX) {
+        let found = format!("{} accounts and routes without one are more than the {ACCOUNTS_MAX} of one relay", accounts.settings.len());
+        findings.problem(section.place(), found, "remove some, or divide them between two relays");
+    }
+    accounts
 }
 
 fn warn_of_foreign_domain(address: &Mailbox, place: &Place, tenant: &Tenant, findings: &Findings<'_>) {
@@ -199,33 +110,12 @@ fn warn_of_foreign_domain(address: &Mailbox, place: &Place, tenant: &Tenant, fin
     }
 }
 
-/// Mail to a route without an account would wait for ever.
-fn report_idle_routes(document: &Document<'_>, findings: &Findings<'_>, routes: &[Route], accounts: &[AccountSettings]) {
-    for section in document.many("route").iter().filter(|_| !accounts.is_empty()) {
-        let Some(name) = section.get("name", value::name) else { continue };
-        let known = routes.iter().any(|route| route.name.as_str() == name.value);
-        if known && !accounts.iter().any(|account| account.route.as_str() == name.value) {
-            let found = format!("route {:?} has no account", name.value);
-            findings.problem(
-                &name.place,
-                found,
-                format!("write route = {:?} with at least one [[account]], or remove the route", name.value),
-            );
-        }
-    }
-}
-
-/// `[upstream]`: how connections are used, and how many recipients travel together.
-pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> (Upstream, usize) {
+/// `[upstream]`: how connections are used.
+pub(super) fn upstream(document: &Document<'_>) -> Upstream {
     let section = document.one("upstream");
     let default = Upstream::default();
-    let recipients = section.get("recipients_per_delivery", value::count(1..=1_000));
-    if let Some(most) = recipients.as_ref().filter(|most| most.value > profile.recipients_per_delivery) {
-        let found = format!("{} recipients are more than the {} that {} takes", most.value, profile.recipients_per_delivery, profile.name);
-        findings.warning(&most.place, found, "lower it, unless all routes lead elsewhere");
-    }
     let wait = || value::duration(Duration::from_millis(100)..=Duration::from_secs(3_600));
-    let upstream = Upstream {
+    Upstream {
         timeouts: Timeouts {
             connect: section.or("connect", wait(), default.timeouts.connect),
             greeting: section.or("greeting", wait(), default.timeouts.greeting),
@@ -241,8 +131,7 @@ pub(super) fn upstream(document: &Document<'_>, findings: &Findings<'_>, profile
                 .get("messages_per_connection", value::number(1..=1_000_000))
                 .map_or(default.pool.transactions, |most| u32::try_from(most.value).unwrap_or(u32::MAX)),
         },
-    };
-    (upstream, recipients.map_or(profile.recipients_per_delivery, |most| most.value))
+    }
 }
 
 /// `[queue]`, as far as it says when things are tried; the rest of the settings is still empty.

@@ -4,29 +4,33 @@ use std::collections::BTreeMap;
 
 use toml::de::DeValue;
 
+use super::Route;
+use super::outbound::Accounts;
 use super::problem::{At, Findings, Place};
 use super::profile::{HVE_GA, HVE_PREVIEW};
 use super::reader::{Document, Section};
 use super::value::{self, Wrong};
-use super::{AccountSettings, Route};
-use crate::mail::{ClientName, DisplayName, Sender, SenderPolicy, Senders, Signatures};
+use crate::{
+    mail::{ClientName, DisplayName, Sender, SenderPolicy, Senders, Signatures},
+    schedule::AccountSettings,
+};
 
 const SIGNATURES: &[(&str, Signatures)] = &[("remove", Signatures::Remove), ("keep", Signatures::Keep)];
 
 /// What a route makes of the sender, if it says so.
-pub(super) fn of_route(section: &Section<'_>) -> SenderPolicy {
-    section.or("sender", policy, SenderPolicy::default())
+pub(super) fn of_route(section: &Section<'_>, default: SenderPolicy) -> SenderPolicy {
+    section.or("sender", policy, default)
 }
 
 /// What is said for all mail, and by each client for its own.
-pub(super) fn senders(document: &Document<'_>, findings: &Findings<'_>, routes: &[Route], accounts: &[AccountSettings]) -> Senders {
+pub(super) fn senders(document: &Document<'_>, findings: &Findings<'_>, routes: &[Route], accounts: &Accounts) -> Senders {
     let every = read(&document.one("sender"), &Sender::default());
     let mut clients = BTreeMap::new();
     for section in document.many("client") {
         let Some(name) = section.get("name", value::name) else { continue };
         let policy = section.get("sender", policy);
         for route in routes {
-            warn_of_foreign_sender(policy.as_ref(), route, accounts, findings);
+            warn_of_foreign_sender(policy.as_ref(), route, &accounts.settings, findings);
         }
         let own = Sender { policy: policy.map(|policy| policy.value), ..read(&section, &every) };
         clients.insert(ClientName::new(name.value), own);
@@ -34,7 +38,9 @@ pub(super) fn senders(document: &Document<'_>, findings: &Findings<'_>, routes: 
     for section in document.many("route") {
         let own = section.get("name", value::name).and_then(|name| routes.iter().find(|route| route.name.as_str() == name.value));
         if let Some(route) = own {
-            warn_of_foreign_sender(section.get("sender", policy).as_ref(), route, accounts, findings);
+            let policy = section.get("sender", policy);
+            warn_of_foreign_sender(policy.as_ref(), route, &accounts.settings, findings);
+            report_no_account(policy.as_ref(), route, accounts, findings);
         }
     }
     Senders { every, clients }
@@ -66,6 +72,16 @@ fn display_name(value: &DeValue<'_>) -> Result<DisplayName, Wrong> {
         return Ok(DisplayName::default());
     }
     text.parse().map_err(|wrong| Wrong::because(value, wrong, hint))
+}
+
+/// Nothing can become an account's where there is none.
+fn report_no_account(policy: Option<&At<SenderPolicy>>, route: &Route, accounts: &Accounts, findings: &Findings<'_>) {
+    let Some(At { value: SenderPolicy::Account, place }) = policy else { return };
+    let own = |account: &&AccountSettings| account.route == route.name;
+    if accounts.settings.iter().find(own).is_some_and(|account| !accounts.is_written(&account.name)) {
+        let found = format!("route \"{}\" has no account that its mail could come from", route.name);
+        findings.problem(place, found, "write sender = \"keep\", or the one address that all its mail is to come from");
+    }
 }
 
 /// High Volume Email has no Send As: mail in another name than the account's comes back.

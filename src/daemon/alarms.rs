@@ -14,8 +14,8 @@ use super::dispatch::Event;
 use super::{Phase, Shared, sleep};
 use crate::clock::Timestamp;
 use crate::intake::Addressee;
-use crate::mail::AccountName;
-use crate::notice::{Alarm, AlarmChange, Alarms, Settings, Standing, alarm_mail};
+use crate::mail::{AccountName, ClientName};
+use crate::notice::{self, Alarm, AlarmChange, Alarms, Settings, Standing, alarm_mail};
 use crate::reply::PauseLength;
 use crate::schedule::{AccountSettings, Change, Who};
 use crate::smtp::{Mailbox, RecipientDsn};
@@ -108,7 +108,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
 /// Writes the mail that is due. False if it cannot be sent yet, or could not be kept.
 async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
     let addressee = |address: &Mailbox| {
-        let class = shared.policy.recipient(address).ok()?;
+        let class = shared.policy.recipient(&ClientName::new(notice::OWN), address, None).ok()?;
         Some(Addressee { address: address.clone(), class, dsn: RecipientDsn::default() })
     };
     let addressees: Vec<Addressee> = shared.notices.operators.iter().filter_map(addressee).collect();
@@ -132,7 +132,8 @@ async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
     }
     let id = shared.ids.next(now);
     let notice = alarm_mail(id, now, &shared.hostname, &shared.notices.operators, &untold);
-    let deliveries = shared.policy.split(addressees, id, now);
+    let size = notice.content.len() as u64;
+    let Ok(deliveries) = shared.policy.split(&notice.message.client, addressees, size, id, now) else { return false };
     let queue = deliveries.iter().map(|delivery| queued(&notice.message, delivery)).collect();
     if !keep(shared, after, Some(NewMessage { message: notice.message, deliveries, content: notice.content })).await {
         return false;

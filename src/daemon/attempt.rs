@@ -55,7 +55,7 @@ async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &Ac
     let head = head(&job.content, shared.session.header_size).await.map_err(local)?;
     let body_offset = mail::header_end(&head).unwrap_or(head.len());
     let (message, own) = (&job.message, shared.senders.of(&job.message.client));
-    let sender = own.policy.as_ref().unwrap_or(&upstream.sender).mailbox(&upstream.address);
+    let sender = own.policy.as_ref().unwrap_or(&upstream.sender).mailbox(upstream.address.as_ref());
     let context = Rewrite {
         sender,
         display_name: &own.display_name,
@@ -76,7 +76,7 @@ async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &Ac
         eight_bit: message.eight_bit,
         smtputf8: message.smtputf8,
     };
-    let result = upstream::deliver(&shared.pool, &upstream.endpoint, Some(&upstream.login), account, &transaction).await.result;
+    let result = upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await.result;
     if let (false, Some(sender), Ok(reply::Report { end: reply::End::Accepted(_), .. })) = (unsigned.is_empty(), sender, &result) {
         telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
     }
@@ -272,10 +272,13 @@ async fn notice<S: Spool>(shared: &Shared<S>, job: &Job, failed: &[FailedRecipie
     let id = shared.ids.next(now);
     let Notice { message, recipients, content } =
         notice::bounce(&Bounce { id, now, hostname: &shared.hostname, original: &job.message, header, failed })?;
-    let addressee =
-        |address: Mailbox| Some(Addressee { class: shared.policy.recipient(&address).ok()?, address, dsn: RecipientDsn::default() });
+    let size = content.len() as u64;
+    let addressee = |address: Mailbox| {
+        let class = shared.policy.recipient(&message.client, &address, Some(size)).ok()?;
+        Some(Addressee { class, address, dsn: RecipientDsn::default() })
+    };
     let recipients: Vec<Addressee> = recipients.into_iter().filter_map(addressee).collect();
-    let deliveries = shared.policy.split(recipients, id, now);
+    let deliveries = shared.policy.split(&message.client, recipients, size, id, now).ok()?;
     (!deliveries.is_empty()).then_some(NewMessage { message, deliveries, content })
 }
 

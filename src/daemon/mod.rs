@@ -50,7 +50,7 @@ use crate::smtp::Mailbox;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Spool, StoreError};
 use crate::telemetry;
-use crate::tls::{self, TlsError};
+use crate::tls::TlsError;
 use crate::upstream::{Endpoint, Login, Pool};
 
 use alarms::Board;
@@ -178,17 +178,14 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     }
 }
 
-/// Each account with its endpoint.
+/// Each account with its endpoint; and each route without accounts, under its own name.
 fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Upstream>, Fault> {
     let mut upstreams = HashMap::new();
     for route in &config.routes {
-        let endpoint = config.endpoint(route, tls::client_config(route.tls_ca_file.as_deref())?);
+        let endpoint = config.endpoint(route)?;
         for account in config.schedule.accounts.iter().filter(|account| account.route == route.name) {
             let login = config.logins.get(&account.name).and_then(|credentials| tokens.login(credentials));
-            let (Ok(address), Some(login)) = (account.name.as_str().parse::<Mailbox>(), login) else {
-                debug_assert!(false, "a resolved account has a mailbox for its name, and a login");
-                continue;
-            };
+            let address = account.name.as_str().parse().ok().filter(|_| login.is_some());
             let relay = format!("{}:{}", route.host, route.port);
             let sender = route.sender.clone();
             upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint: endpoint.clone(), relay, login });
@@ -264,15 +261,16 @@ struct Shared<S> {
     alarms: Board,
 }
 
-/// An account and where it logs in.
+/// An account and where it logs in; or a route without accounts.
 struct Upstream {
-    address: Mailbox,
+    /// None: it has none, and nobody's mail becomes its own.
+    address: Option<Mailbox>,
     /// What its route makes of the sender.
     sender: SenderPolicy,
     endpoint: Endpoint,
     /// `host:port`, as logs show it.
     relay: String,
-    login: Login,
+    login: Option<Login>,
 }
 
 impl<S: Spool> Shared<S> {

@@ -96,7 +96,7 @@ pub(super) async fn resume<S: Spool>(shared: &Shared<S>, account: AccountName, b
     shared.store.resume(&account).await.map_err(|error| unavailable(shared, error))?;
     telemetry::account_resumed_by_operator(&account, &by.0);
     // Whatever stood in the way of a token may have been put right: the last refusal is no answer any more.
-    if let Some(Upstream { login: Login { credential: Credential::Token(source), .. }, .. }) = shared.accounts.get(&account) {
+    if let Some(Upstream { login: Some(Login { credential: Credential::Token(source), .. }), .. }) = shared.accounts.get(&account) {
         source.forgive();
     }
     steer(shared, account, None).await

@@ -214,15 +214,16 @@ impl<S: Spool> Conversation<S> {
         draft.content.write(&draft.buffer).await.map_err(|error| self.store_reply(error))?;
         // What is answered 250 must fit the upstream server's limit with everything that the relay adds to it.
         let limit = self.shared.session.message_size;
-        if facts.size + facts.growth > limit {
+        let size = facts.size + facts.growth;
+        if size > limit {
             let text = format!(
-                "Message too large: {} octets with what relaying adds; the limit is {limit}. Send it in parts, or scan at a lower resolution",
-                facts.size + facts.growth
+                "Message too large: {size} octets with what relaying adds; the limit is {limit}. Send it in parts, or scan at a lower resolution"
             );
             return Err(Reply::new(552, EnhancedStatus::new(5, 3, 4), text));
         }
         let message = self.message(draft.id, &envelope, facts);
-        let deliveries = self.session.policy().split(envelope.recipients, draft.id, message.accepted_at);
+        let policy = self.session.policy();
+        let deliveries = policy.split(&envelope.client, envelope.recipients, size, draft.id, message.accepted_at)?;
         let recipients = deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
         let queue: Vec<_> = deliveries.iter().map(|delivery| queued(&message, delivery)).collect();
         self.shared.store.accept(message.clone(), deliveries, draft.content).await.map_err(|error| self.store_reply(error))?;

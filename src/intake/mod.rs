@@ -1,5 +1,5 @@
-//! Who may send what: clients by network, what each may do and how much of it, recipient classes, priorities, admission of connections, repair
-//! of headers, and what devices do otherwise than they should. Pure.
+//! Who may send what: clients by network, what each may do and how much of it, recipient classes, routes, priorities, admission of
+//! connections, repair of headers, and what devices do otherwise than they should. Pure.
 
 mod door;
 mod habit;
@@ -7,6 +7,7 @@ mod policy;
 mod priority;
 mod rates;
 mod repair;
+mod routes;
 mod settings;
 
 pub use door::Door;
@@ -14,4 +15,5 @@ pub use habit::{Count, Habit, HabitSet, Habits};
 pub use policy::{Addressee, Policy};
 pub use rates::{MOST_PER_MINUTE, Rate};
 pub use repair::{Facts, Repair, RepairError};
+pub use routes::RouteSettings;
 pub use settings::{ClientSettings, LineEndings, Overlap, Pattern, Settings, is_public};

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::rates::Rates;
-use super::{ClientSettings, Facts, Pattern, Rate, Settings};
+use super::routes::Routes;
+use super::{ClientSettings, Facts, Pattern, Rate, RouteSettings, Settings};
 use crate::clock::Timestamp;
-use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient, RouteName};
+use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient};
 use crate::smtp::{AddressError, EnhancedStatus, Mailbox, RecipientDsn, Reply, ReversePath};
 
 /// A recipient that was accepted, before it has a place in a delivery.
@@ -34,12 +35,13 @@ pub struct Addressee {
 /// The policy in force.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// All but the clients.
+    /// All but the clients and the routes.
     settings: Settings,
     clients: Vec<Arc<ClientSettings>>,
     /// Every client's networks, the longest first, with the client's place in the settings.
     networks: Vec<(IpNet, usize)>,
     domains: HashSet<String>,
+    routes: Routes,
     rates: Arc<Rates>,
 }
 
@@ -51,8 +53,9 @@ impl Policy {
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         let domains = settings.accepted_domains.iter().map(|domain| canonical(domain)).collect();
         let rates = Arc::new(Rates::new(&settings.clients));
+        let routes = Routes::new(std::mem::take(&mut settings.routes), &settings.clients);
         let clients = std::mem::take(&mut settings.clients).into_iter().map(Arc::new).collect();
-        Self { settings, clients, networks, domains, rates }
+        Self { settings, clients, networks, domains, routes, rates }
     }
 
     /// The client that a peer's address belongs to, if any. An IPv4 address in IPv6 clothes counts as the IPv4 address.
@@ -158,16 +161,37 @@ impl Policy {
         if self.domains.contains(&canonical(mailbox.domain())) { Class::Internal } else { Class::External }
     }
 
-    /// The class of a recipient that can be sent to.
+    /// The class of a client's recipient that can be sent to; `announced` is the message's size, as far as the client has told it.
     ///
     /// # Errors
-    /// The refusal for one that no route takes; it names the settings that would change that.
-    pub fn recipient(&self, mailbox: &Mailbox) -> Result<Class, Reply> {
+    /// The refusal for one that no route takes, or none at that size; it names the settings that would change that.
+    pub fn recipient(&self, client: &ClientName, mailbox: &Mailbox, announced: Option<u64>) -> Result<Class, Reply> {
         let class = self.class(mailbox);
-        if self.route(class).is_some() {
-            return Ok(class);
+        match self.routes.largest(client, class) {
+            Some(largest) if announced.is_none_or(|announced| announced <= largest) => Ok(class),
+            Some(largest) => Err(too_large(announced.unwrap_or_default(), largest, class)),
+            None => Err(self.no_route(client, mailbox, class)),
         }
+    }
+
+    /// The largest message that a client can send to recipients of a class; none: it can send none.
+    pub fn largest(&self, client: &ClientName, class: Class) -> Option<u64> {
+        self.routes.largest(client, class)
+    }
+
+    /// The route of a client's recipients of a class, for a message of so many octets.
+    pub fn way(&self, client: &ClientName, class: Class, size: u64) -> Option<&RouteSettings> {
+        self.routes.way(client, class, size)
+    }
+
+    fn no_route(&self, client: &ClientName, mailbox: &Mailbox, class: Class) -> Reply {
+        let others: Vec<String> = self.routes.of_other_clients(class).map(|route| format!("\"{route}\"")).collect();
         let text = match class {
+            _ if !others.is_empty() => format!(
+                "<{mailbox}> is {class} and no route takes {class} recipients from client \"{client}\": add the client to the clients of [[route]] {}, \
+                 or add another [[route]]",
+                others.join(" or ")
+            ),
             Class::Internal => format!("<{mailbox}> is internal and no route takes internal recipients: add a [[route]] that does"),
             Class::External => format!(
                 "<{mailbox}> is external and no route takes external recipients (High Volume Email sends inside the tenant only): \
@@ -175,7 +199,7 @@ impl Policy {
                 mailbox.domain()
             ),
         };
-        Err(Reply::new(550, EnhancedStatus::new(5, 7, 1), text))
+        Reply::new(550, EnhancedStatus::new(5, 7, 1), text)
     }
 
     /// Adds the first accepted domain to a local part that came without one.
@@ -187,49 +211,52 @@ impl Policy {
         format!("{local_part}@{domain}").parse()
     }
 
-    /// The deliveries of a message: recipients of one class travel together, in the order in which they were given, up to the number that a
-    /// delivery of the class may have. Each recipient is in exactly one of them.
+    /// The deliveries of a client's message of so many octets: recipients of one class travel together, in the order in which they were given,
+    /// up to the number that a delivery of the class may have on its route. Each recipient is in exactly one of them.
     ///
-    /// A class whose route is gone goes the other class's way, so that nothing that was accepted is without a delivery; that cannot happen
-    /// as long as the policy that splits is the one that accepted.
-    pub fn split(&self, recipients: Vec<Addressee>, id: QueueId, now: Timestamp) -> Vec<Delivery> {
-        let any = self.settings.internal_route.as_ref().or(self.settings.external_route.as_ref());
+    /// # Errors
+    /// The refusal of the message if there is a recipient that no route takes at that size. The size is known only when all of it is there, so
+    /// [`Self::recipient`] may have said otherwise.
+    pub fn split(
+        &self,
+        client: &ClientName,
+        recipients: Vec<Addressee>,
+        size: u64,
+        id: QueueId,
+        now: Timestamp,
+    ) -> Result<Vec<Delivery>, Reply> {
         let mut deliveries: Vec<Delivery> = Vec::new();
+        let ways = Class::ALL.map(|class| self.routes.way(client, class, size));
         // For each class the delivery that still has room.
         let mut open: [Option<usize>; 2] = [None, None];
         for Addressee { address, class, dsn } in recipients {
+            let Some(way) = ways[class as usize] else {
+                let largest = self.routes.largest(client, class).filter(|largest| size > *largest);
+                return Err(largest.map_or_else(|| self.no_route(client, &address, class), |largest| too_large(size, largest, class)));
+            };
             let slot = &mut open[class as usize];
-            let with_room = slot.filter(|i| deliveries[*i].recipients.len() < self.most(class));
+            let with_room = slot.filter(|i| deliveries[*i].recipients.len() < way.most(class));
             let i = with_room.unwrap_or(deliveries.len());
             *slot = Some(i);
             if i == deliveries.len() {
-                let Some(route) = self.route(class).or(any) else { break };
                 let part = u16::try_from(i + 1).unwrap_or(u16::MAX);
                 let id = DeliveryId { message: id, part };
-                deliveries.push(Delivery { id, route: route.clone(), class, recipients: Vec::new(), attempts: 0, due: now });
+                deliveries.push(Delivery { id, route: way.name.clone(), class, recipients: Vec::new(), attempts: 0, due: now });
             }
             let recipients = &mut deliveries[i].recipients;
             recipients.push(Recipient { ordinal: recipients.len() as u16, address, dsn });
         }
-        deliveries
+        Ok(deliveries)
     }
+}
 
-    /// The recipients that a delivery of the class may have.
-    fn most(&self, class: Class) -> usize {
-        let of_all = self.settings.recipients_per_delivery;
-        let most = match class {
-            Class::Internal => of_all,
-            Class::External => self.settings.external_recipients_per_delivery.map_or(of_all, |external| external.min(of_all)),
-        };
-        most.clamp(1, usize::from(u16::MAX))
-    }
-
-    fn route(&self, class: Class) -> Option<&RouteName> {
-        match class {
-            Class::Internal => self.settings.internal_route.as_ref(),
-            Class::External => self.settings.external_route.as_ref(),
-        }
-    }
+/// The refusal of a message of which no route takes so much to recipients of the class.
+fn too_large(size: u64, largest: u64, class: Class) -> Reply {
+    let text = format!(
+        "{size} octets, with what relaying adds, are more than the {largest} that a route takes to {class} recipients: send less in one message, \
+         scan at a lower resolution, or add a [[route]] with a larger message_size"
+    );
+    Reply::new(552, EnhancedStatus::new(5, 3, 4), text)
 }
 
 /// Whether a mailbox is allowed; without a list all are.
@@ -249,6 +276,8 @@ fn canonical(domain: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::RouteName;
+
     fn client(name: &str, networks: &[&str]) -> ClientSettings {
         let networks = networks.iter().map(|network| network.parse().expect("a network")).collect();
         ClientSettings::new(ClientName::new(name), networks)
@@ -262,15 +291,25 @@ mod tests {
                 client("erp", &["10.20.0.0/16", "10.20.30.40/32"]),
                 client("printer", &["10.20.30.0/24"]),
             ],
-            internal_route: Some(RouteName::new("hve")),
-            external_route: Some(RouteName::new("connector")),
-            recipients_per_delivery: 2,
+            routes: vec![route("hve", Class::Internal), route("connector", Class::External)],
             ..Settings::default()
         }
     }
 
     fn policy() -> Policy {
         Policy::new(settings())
+    }
+
+    fn route(name: &str, class: Class) -> RouteSettings {
+        RouteSettings { message_size: 1_000, recipients_per_delivery: 2, ..RouteSettings::new(RouteName::new(name), vec![class]) }
+    }
+
+    fn erp() -> ClientName {
+        ClientName::new("erp")
+    }
+
+    fn with_routes(routes: Vec<RouteSettings>) -> Policy {
+        Policy::new(Settings { routes, ..settings() })
     }
 
     fn mailbox(text: &str) -> Mailbox {
@@ -324,13 +363,33 @@ mod tests {
 
     #[test]
     fn refuses_what_no_route_takes_and_says_what_to_change() {
-        let mut policy = policy();
-        assert_eq!(policy.recipient(&mailbox("a@example.org")), Ok(Class::External));
-        policy.settings.external_route = None;
-        assert_eq!(policy.recipient(&mailbox("a@contoso.com")), Ok(Class::Internal));
-        let refusal = policy.recipient(&mailbox("a@example.org")).expect_err("refused").to_string();
+        assert_eq!(policy().recipient(&erp(), &mailbox("a@example.org"), None), Ok(Class::External));
+        let policy = with_routes(vec![route("hve", Class::Internal)]);
+        assert_eq!(policy.recipient(&erp(), &mailbox("a@contoso.com"), Some(0)), Ok(Class::Internal));
+        let refusal = policy.recipient(&erp(), &mailbox("a@example.org"), None).expect_err("refused").to_string();
         assert!(refusal.starts_with("550 5.7.1 <a@example.org> is external"), "{refusal}");
         assert!(refusal.contains("[[route]]") && refusal.contains("accepted_domains"), "{refusal}");
+        let connector = RouteSettings { clients: Some(vec![ClientName::new("printer")]), ..route("connector", Class::External) };
+        let policy = with_routes(vec![route("hve", Class::Internal), connector]);
+        assert_eq!(policy.recipient(&ClientName::new("printer"), &mailbox("a@example.org"), None), Ok(Class::External));
+        let refusal = policy.recipient(&erp(), &mailbox("a@example.org"), None).expect_err("refused").to_string();
+        assert!(refusal.starts_with("550 5.7.1 <a@example.org> is external") && refusal.contains("\"erp\""), "{refusal}");
+        assert!(refusal.contains("the clients of [[route]] \"connector\""), "{refusal}");
+    }
+
+    #[test]
+    fn refuses_what_is_too_large_for_every_route_as_soon_as_the_size_is_known() {
+        let policy = policy();
+        assert_eq!(policy.recipient(&erp(), &mailbox("a@contoso.com"), Some(1_000)), Ok(Class::Internal));
+        let at_rcpt = policy.recipient(&erp(), &mailbox("a@contoso.com"), Some(1_001)).expect_err("too large");
+        let id = QueueId::from_number(7).expect("positive");
+        let recipients = || vec![addressee("a@contoso.com", Class::Internal)];
+        assert!(policy.split(&erp(), recipients(), 1_000, id, Timestamp::default()).is_ok());
+        let at_the_end = policy.split(&erp(), recipients(), 1_001, id, Timestamp::default()).expect_err("too large");
+        assert_eq!(at_rcpt, at_the_end);
+        let refusal = at_the_end.to_string();
+        assert!(refusal.starts_with("552 5.3.4 1001 octets, ") && refusal.contains("1000"), "{refusal}");
+        assert!(refusal.contains("internal recipients") && refusal.contains("message_size"), "{refusal}");
     }
 
     #[test]
@@ -405,7 +464,7 @@ mod tests {
         let addresses = ["1@contoso.com", "2@x.example", "3@contoso.com", "4@contoso.com", "5@y.example", "6@x.example"];
         let recipients = addresses.iter().map(|text| addressee(text, policy.class(&mailbox(text)))).collect();
         let id = QueueId::from_number(7).expect("positive");
-        let deliveries = policy.split(recipients, id, Timestamp::from_millis(5));
+        let deliveries = policy.split(&erp(), recipients, 900, id, Timestamp::from_millis(5)).expect("a route for each");
         let shown: Vec<_> = deliveries
             .iter()
             .map(|delivery| {
@@ -415,19 +474,22 @@ mod tests {
             .collect();
         assert_eq!(shown, ["1 hve internal 0:1 1:3", "2 connector external 0:2 1:5", "3 hve internal 0:4", "4 connector external 0:6"]);
         assert!(deliveries.iter().all(|d| d.id.message == id && d.due == Timestamp::from_millis(5) && d.attempts == 0));
-        assert_eq!(policy.split(Vec::new(), id, Timestamp::default()), []);
+        assert_eq!(policy.split(&erp(), Vec::new(), 900, id, Timestamp::default()), Ok(Vec::new()));
     }
 
     #[test]
     fn external_recipients_travel_in_smaller_parts_where_they_must() {
         let id = QueueId::from_number(7).expect("positive");
         for (of_all, external, sizes) in [(3, None, [3, 1, 3, 1]), (3, Some(2), [3, 1, 2, 2]), (2, Some(3), [2, 2, 2, 2])] {
-            let mut policy = policy();
-            policy.settings.recipients_per_delivery = of_all;
-            policy.settings.external_recipients_per_delivery = external;
+            let mut routes = settings().routes;
+            for route in &mut routes {
+                (route.recipients_per_delivery, route.external_recipients_per_delivery) = (of_all, external);
+            }
+            let policy = with_routes(routes);
             let internal = (0..4).map(|i| addressee(&format!("{i}@contoso.com"), Class::Internal));
             let others = (0..4).map(|i| addressee(&format!("{i}@x.example"), Class::External));
-            let deliveries = policy.split(internal.chain(others).collect(), id, Timestamp::default());
+            let deliveries = policy.split(&erp(), internal.chain(others).collect(), 900, id, Timestamp::default());
+            let deliveries = deliveries.expect("a route for each");
             assert_eq!(deliveries.iter().map(|delivery| delivery.recipients.len()).collect::<Vec<_>>(), sizes, "{external:?}");
         }
     }

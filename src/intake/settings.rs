@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 
-use super::Rate;
+use super::{Rate, RouteSettings};
 use crate::mail::{ClientName, Priority, RouteName};
 use crate::smtp::Mailbox;
 
@@ -16,15 +16,8 @@ pub struct Settings {
     pub accepted_domains: Vec<String>,
     /// Who is served; the longest network that holds the peer's address decides.
     pub clients: Vec<ClientSettings>,
-    /// The route that takes internal recipients, if one does.
-    pub internal_route: Option<RouteName>,
-    /// The route that takes external recipients, if one does.
-    pub external_route: Option<RouteName>,
-    /// The most recipients that travel together on a route (HVE: 50).
-    pub recipients_per_delivery: usize,
-    /// Fewer, for external recipients: as many as an account may send to in a minute, where the limit of a minute counts recipients. None: as
-    /// many as others.
-    pub external_recipients_per_delivery: Option<usize>,
+    /// Where mail goes, in the configuration's order.
+    pub routes: Vec<RouteSettings>,
     /// Sessions at a time, in total.
     pub sessions: usize,
     /// Sessions at a time from one address.
@@ -42,6 +35,8 @@ pub struct ClientSettings {
     pub priority: Priority,
     /// Whether a message's own header may ask for another one.
     pub may_choose_priority: bool,
+    /// The route that its mail takes before any other, where it can.
+    pub route: Option<RouteName>,
     /// Whom its MAIL FROM may name; none: anybody. With the null path, the header's From is looked at in its place.
     pub allowed_senders: Option<Vec<Pattern>>,
     /// Whom it may send to; none: anybody for whom there is a route.
@@ -70,6 +65,7 @@ impl ClientSettings {
             networks,
             priority: Priority::default(),
             may_choose_priority: false,
+            route: None,
             allowed_senders: None,
             allowed_recipients: None,
             required_from_domain: None,

@@ -66,6 +66,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Internal, Self::External];
+
     /// As it stands in the configuration, the store and the log.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -23,10 +23,10 @@ pub enum SenderPolicy {
 }
 
 impl SenderPolicy {
-    /// The mailbox that takes the sender's place; none where the sender stays.
-    pub fn mailbox<'a>(&'a self, account: &'a Mailbox) -> Option<&'a Mailbox> {
+    /// The mailbox that takes the sender's place; none where the sender stays, as it does where there is no account whose it could become.
+    pub fn mailbox<'a>(&'a self, account: Option<&'a Mailbox>) -> Option<&'a Mailbox> {
         match self {
-            Self::Account => Some(account),
+            Self::Account => account,
             Self::Keep => None,
             Self::Fixed(mailbox) => Some(mailbox),
         }

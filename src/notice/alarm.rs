@@ -21,7 +21,7 @@ use crate::mail::{AccountName, ClientName, Priority, QueueId, RouteName, domain}
 use crate::smtp::Mailbox;
 
 /// The client of mail that is about no client's.
-const OWN: &str = "hve-relay";
+pub const OWN: &str = "hve-relay";
 /// Characters of a reason.
 const REASON: usize = 1_000;
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -9,7 +9,7 @@ mod plain;
 mod settings;
 mod text;
 
-pub use alarm::{Alarm, AlarmChange, Alarms, NotAnAlarm, Standing, alarm_mail};
+pub use alarm::{Alarm, AlarmChange, Alarms, NotAnAlarm, OWN, Standing, alarm_mail};
 pub use bounce::{Bounce, FailedRecipient, bounce};
 pub use letter::Notice;
 pub use settings::Settings;

@@ -1,5 +1,6 @@
 //! Why something waits and until when: the same questions that [`Scheduler::next`] asks, answered in words instead of with a decision.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::budget::{Budget, LimitName, Limits, Need, Usage, Used};
@@ -125,7 +126,11 @@ impl Scheduler {
     /// What waits, by priority and class. Looks at every delivery.
     pub fn classes(&self, now: Timestamp) -> Vec<ClassStatus> {
         let mut classes: Vec<ClassStatus> = Vec::new();
+        // The same by route, as deliveries and recipients: what one route's accounts may send helps no other's mail.
+        let mut loads: BTreeMap<(Priority, Class, u16), (usize, u64)> = BTreeMap::new();
         for entry in self.all() {
+            let load = loads.entry((entry.priority, entry.class, self.group_of(entry).route)).or_default();
+            *load = (load.0 + 1, load.1 + u64::from(entry.recipients));
             let known = classes.iter_mut().find(|status| (status.priority, status.class) == (entry.priority, entry.class));
             match known {
                 Some(status) => {
@@ -145,20 +150,25 @@ impl Scheduler {
         }
         classes.sort_by_key(|status| (status.priority, status.class));
         for status in &mut classes {
-            status.empty_at = self.forecast(now, status.class, status.priority, status.deliveries, status.recipients);
+            let (priority, class) = (status.priority, status.class);
+            let of_class = loads.range((priority, class, 0)..=(priority, class, u16::MAX));
+            let mut ends = of_class.map(|((.., route), load)| self.forecast(now, *route, class, priority, *load));
+            status.empty_at = ends.try_fold(now, |latest, end| Some(latest.max(end?)));
         }
         classes
     }
 
-    /// When so much mail of a class will have gone, if it alone were queued: attempts are dealt to copies of the budgets, each taking no time.
-    fn forecast(&self, now: Timestamp, class: Class, priority: Priority, deliveries: usize, recipients: u64) -> Option<Timestamp> {
+    /// When so much mail of a route and class, in deliveries and recipients, will have gone, if it alone were queued: attempts are dealt to copies
+    /// of the budgets, each taking no time.
+    fn forecast(&self, now: Timestamp, route: u16, class: Class, priority: Priority, load: (usize, u64)) -> Option<Timestamp> {
         /// Beyond so many attempts the rest is taken to go as the first did.
         const STEPS: usize = 2_000;
-        let keep = self.kept(priority);
+        let (keep, (deliveries, recipients)) = (self.kept(priority), load);
         let each = u32::try_from(recipients.div_ceil(deliveries.max(1) as u64)).unwrap_or(u32::MAX);
         let copy = |budget: &Budget, limits: &Limits| Budget::restore(limits, &budget.state(), now, 0);
-        let mut tenant = copy(&self.tenant, &self.settings.tenant);
-        let settings = self.accounts.iter().zip(&self.settings.accounts);
+        let apart = self.routes[usize::from(route)].apart;
+        let mut shared = copy(self.shared(route), if apart { &Limits::NONE } else { &self.settings.tenant });
+        let settings = self.accounts.iter().zip(&self.settings.accounts).filter(|(account, _)| account.route == route);
         let mut accounts: Vec<_> = settings.map(|(account, settings)| (account, copy(&account.budget, &settings.limits))).collect();
         let (mut time, mut left) = (now, recipients);
         for _ in 0..STEPS {
@@ -170,7 +180,7 @@ impl Scheduler {
             for (i, (account, budget)) in accounts.iter().enumerate() {
                 let one = Need { class, recipients: 1 };
                 let gates = self.opens_apart_from_budgets(account, class);
-                let waits = [budget.wait(time, one, keep), tenant.wait(time, one, keep)];
+                let waits = [budget.wait(time, one, keep), shared.wait(time, one, keep)];
                 let opens = waits.into_iter().flatten().try_fold(gates?.max(time), |opens, wait| wait.until.map(|until| opens.max(until)));
                 if let Some(opens) = opens.filter(|opens| best.is_none_or(|(best, _)| *opens < best)) {
                     best = Some((opens, i));
@@ -179,11 +189,11 @@ impl Scheduler {
             let (opens, chosen) = best?;
             time = opens;
             let budget = &mut accounts[chosen].1;
-            let fits = budget.fits(time, need, keep).min(tenant.fits(time, need, keep));
+            let fits = budget.fits(time, need, keep).min(shared.fits(time, need, keep));
             let need = Need { class, recipients: fits.max(1) };
-            let (Ok(own), Ok(shared)) = (budget.reserve(time, need, keep), tenant.reserve(time, need, keep)) else { return None };
+            let (Ok(own), Ok(both)) = (budget.reserve(time, need, keep), shared.reserve(time, need, keep)) else { return None };
             budget.settle(own, Used::all(need), time);
-            tenant.settle(shared, Used::all(need), time);
+            shared.settle(both, Used::all(need), time);
             left -= u64::from(need.recipients).min(left);
         }
         let gone = recipients - left;
@@ -214,10 +224,11 @@ impl Scheduler {
         let route = &self.routes[usize::from(account.route)].gates;
         let gates = [route, &account.gates].into_iter().filter_map(|gates| why_gates(now, gates, class));
         let (need, keep) = (Need { class, recipients: 1 }, self.kept(priority));
-        let budgets = [(Some(&account.name), &account.budget), (None, &self.tenant)].into_iter().filter_map(|(whose, budget)| {
-            let wait = budget.wait(now, need, keep)?;
-            Some(Wait { reason: Reason::Budget { account: whose.cloned(), limit: wait.limit }, until: wait.until })
-        });
+        let budgets =
+            [(Some(&account.name), &account.budget), (None, self.shared(account.route))].into_iter().filter_map(|(whose, budget)| {
+                let wait = budget.wait(now, need, keep)?;
+                Some(Wait { reason: Reason::Budget { account: whose.cloned(), limit: wait.limit }, until: wait.until })
+            });
         // Of those that end together the first is named.
         let binding =
             suspended.into_iter().chain(gates).chain(budgets).reduce(|one, other| if ends_later(&other, &one) { other } else { one });

@@ -13,7 +13,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::budget::{self, Budget, Need, Reservation, Share, Used, Wait};
+use crate::budget::{self, Budget, Limits, Need, Reservation, Share, Used, Wait};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 use crate::reply::Scope;
@@ -30,6 +30,8 @@ pub struct Scheduler {
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
     pub(super) tenant: Budget,
+    /// What accounts share that are no part of the tenant: nothing is limited.
+    elsewhere: Budget,
     clients: Vec<Client>,
     client_numbers: HashMap<ClientName, u32>,
     /// All deliveries but those that are held, oldest first.
@@ -72,6 +74,8 @@ pub(super) struct Route {
     pub name: RouteName,
     pub gates: Gates,
     accounts: AccountSet,
+    /// Its accounts are no part of the tenant.
+    pub apart: bool,
 }
 
 #[derive(Debug)]
@@ -112,7 +116,7 @@ pub(super) enum Place {
 struct Flight {
     account: usize,
     own: Reservation,
-    tenant: Reservation,
+    shared: Reservation,
 }
 
 impl Scheduler {
@@ -120,6 +124,7 @@ impl Scheduler {
     pub fn new(settings: Settings) -> Self {
         let mut scheduler = Self {
             tenant: Budget::new(&settings.tenant),
+            elsewhere: Budget::new(&Limits::NONE),
             accounts: Vec::new(),
             routes: Vec::new(),
             clients: Vec::new(),
@@ -237,7 +242,8 @@ impl Scheduler {
         let account = &mut self.accounts[flight.account];
         account.active -= 1;
         account.budget.settle(flight.own, ended.used, now);
-        self.tenant.settle(flight.tenant, ended.used, now);
+        let route = account.route;
+        self.shared_mut(route).settle(flight.shared, ended.used, now);
         self.heed(now, flight.account, class, ended, &mut changes);
         changes
     }
@@ -281,8 +287,9 @@ impl Scheduler {
             account.active -= 1;
             account.gates.release(delivery);
             account.budget.settle(flight.own, Used::NOTHING, now);
-            self.tenant.settle(flight.tenant, Used::NOTHING, now);
-            self.routes[usize::from(account.route)].gates.release(delivery);
+            let route = account.route;
+            self.routes[usize::from(route)].gates.release(delivery);
+            self.shared_mut(route).settle(flight.shared, Used::NOTHING, now);
         }
         self.place(now, slot, due);
     }
@@ -374,10 +381,19 @@ impl Scheduler {
         if priority == Priority::High { Share::NONE } else { self.settings.reserve }
     }
 
+    /// What all accounts of a route share with those of others.
+    pub(super) fn shared(&self, route: u16) -> &Budget {
+        if self.routes[usize::from(route)].apart { &self.elsewhere } else { &self.tenant }
+    }
+
+    fn shared_mut(&mut self, route: u16) -> &mut Budget {
+        if self.routes[usize::from(route)].apart { &mut self.elsewhere } else { &mut self.tenant }
+    }
+
     /// When an account that has a connection free may take mail of a group; `None` if only the end of an attempt can tell.
     fn group_opens(&self, now: Timestamp, group: &Group) -> Option<Timestamp> {
         let (need, keep) = (Need { class: group.class, recipients: 1 }, self.kept(group.priority));
-        let shared = match self.tenant.wait(now, need, keep) {
+        let shared = match self.shared(group.route).wait(now, need, keep) {
             None => Timestamp::default(),
             Some(wait) => wait.until?,
         };
@@ -416,16 +432,16 @@ impl Scheduler {
     fn can_go(&self, now: Timestamp, accounts: AccountSet, route: u16, class: Class, priority: Priority) -> bool {
         let (need, keep) = (Need { class, recipients: 1 }, self.kept(priority));
         self.routes[usize::from(route)].gates.admit(now, class)
-            && self.tenant.fits(now, need, keep) > 0
+            && self.shared(route).fits(now, need, keep) > 0
             && self.members(accounts).any(|account| self.open(now, account, class) && account.budget.fits(now, need, keep) > 0)
     }
 
     /// The account for a delivery, and how many of its recipients can go on it.
-    fn choose(&self, now: Timestamp, accounts: AccountSet, entry: &Entry) -> Option<(usize, u32)> {
+    fn choose(&self, now: Timestamp, group: &Group, entry: &Entry) -> Option<(usize, u32)> {
         let (need, keep) = (Need { class: entry.class, recipients: u32::from(entry.recipients) }, self.kept(entry.priority));
-        let shared = self.tenant.fits(now, need, keep);
+        let shared = self.shared(group.route).fits(now, need, keep);
         let mut best: Option<(u32, u64, usize)> = None;
-        for (i, account) in self.accounts.iter().enumerate().filter(|(i, _)| accounts & (1 << i) != 0) {
+        for (i, account) in self.accounts.iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
             if !self.open(now, account, entry.class) {
                 continue;
             }
@@ -452,14 +468,15 @@ impl Scheduler {
         let entries = &self.entries;
         let ticket = self.lanes.head(lane, |ticket| is_alive(entries, ticket))?;
         let entry = &self.entries[ticket.slot as usize];
-        let accounts = self.lanes.group(lane).accounts;
-        let (chosen, recipients) = self.choose(now, accounts, entry)?;
+        let group = self.lanes.group(lane);
+        let route = group.route;
+        let (chosen, recipients) = self.choose(now, group, entry)?;
         let (delivery, class, keep) = (entry.id, entry.class, self.kept(entry.priority));
         let need = Need { class, recipients };
-        let tenant = self.tenant.reserve(now, need, keep).ok()?;
+        let shared = self.shared_mut(route).reserve(now, need, keep).ok()?;
         let account = &mut self.accounts[chosen];
         let Ok(own) = account.budget.reserve(now, need, keep) else {
-            self.tenant.settle(tenant, Used::NOTHING, now);
+            self.shared_mut(route).settle(shared, Used::NOTHING, now);
             return None;
         };
         self.turn += 1;
@@ -467,11 +484,11 @@ impl Scheduler {
         account.last_turn = self.turn;
         account.gates.pass(now, class, delivery);
         let name = account.name.clone();
-        self.routes[usize::from(account.route)].gates.pass(now, class, delivery);
+        self.routes[usize::from(route)].gates.pass(now, class, delivery);
         self.lanes.take(lane, recipients);
         self.ready -= 1;
         self.entries[ticket.slot as usize].place = Place::Active;
-        self.flights.insert(ticket.slot, Flight { account: chosen, own, tenant });
+        self.flights.insert(ticket.slot, Flight { account: chosen, own, shared });
         Some(Decision::Attempt { delivery, account: name, recipients: recipients as u16 })
     }
 
@@ -584,7 +601,8 @@ impl Scheduler {
     fn route(&mut self, name: &RouteName) -> u16 {
         let known = self.routes.iter().position(|route| route.name == *name);
         let number = known.unwrap_or_else(|| {
-            self.routes.push(Route { name: name.clone(), gates: Gates::default(), accounts: 0 });
+            let apart = self.settings.apart.contains(name);
+            self.routes.push(Route { name: name.clone(), gates: Gates::default(), accounts: 0, apart });
             self.routes.len() - 1
         });
         number as u16

@@ -12,6 +12,8 @@ pub struct Settings {
     pub accounts: Vec<AccountSettings>,
     /// What all accounts together may send.
     pub tenant: Limits,
+    /// The routes whose accounts are no part of that: they lead to other servers.
+    pub apart: Vec<RouteName>,
     /// The clients; one that is queued and not here any more has the defaults of [`ClientSettings::new`].
     pub clients: Vec<ClientSettings>,
     /// The share of each day's budget that only mail of high priority may use.
@@ -89,6 +91,7 @@ impl Default for Settings {
         Self {
             accounts: Vec::new(),
             tenant: Limits::default(),
+            apart: Vec::new(),
             clients: Vec::new(),
             reserve: Share::NONE,
             retry_min: Duration::from_secs(60),

@@ -129,7 +129,7 @@ impl Session {
             self.policy.take(now, &client.name, Rate::Messages)?;
         }
         self.transactions += 1;
-        self.transaction = Some(Transaction::new(reverse_path, parameters));
+        self.transaction = Some(Transaction::new(reverse_path, parameters, limit));
         self.say("250 2.1.0 Sender accepted");
         Ok(())
     }
@@ -142,7 +142,8 @@ impl Session {
         }
         match (recipient?, &mut self.transaction) {
             (Some(recipient), Some(transaction)) => {
-                transaction.add(recipient);
+                let limit = self.client.as_ref().and_then(|client| self.policy.largest(&client.name, recipient.class));
+                transaction.add(recipient, limit.unwrap_or_default());
                 self.say("250 2.1.5 Recipient accepted");
             }
             _ => self.say("250 2.1.5 Recipient accepted already"),
@@ -160,16 +161,13 @@ impl Session {
         if transaction.has(&mailbox) {
             return Ok(None);
         }
-        let class = self.policy.recipient(&mailbox)?;
-        if let Some(client) = &self.client {
-            self.policy.addressee(client, &mailbox)?;
-        }
+        let client = self.client.as_ref().ok_or_else(|| replies::not_served(self.peer))?;
+        let class = self.policy.recipient(&client.name, &mailbox, transaction.parameters.size)?;
+        self.policy.addressee(client, &mailbox)?;
         if transaction.recipients.len() >= self.settings.recipients {
             return Err(replies::too_many_recipients(self.settings.recipients));
         }
-        if let Some(client) = &self.client {
-            self.policy.take(now, &client.name, Rate::Recipients)?;
-        }
+        self.policy.take(now, &client.name, Rate::Recipients)?;
         Ok(Some(Addressee { address: mailbox, class, dsn }))
     }
 
@@ -204,7 +202,7 @@ impl Session {
             });
         }
         // RFC 1870 §6.1: 0 says that the size is not known.
-        let announced = transaction.parameters.size.filter(|size| *size > 0).unwrap_or(self.message_size());
+        let announced = transaction.parameters.size.filter(|size| *size > 0).unwrap_or(transaction.limit);
         self.effects.push_back(Effect::Open { announced });
         self.phase = Phase::Opening;
         Ok(())

@@ -33,7 +33,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::clock::Timestamp;
 use crate::intake::{ClientSettings, Habit, HabitSet, LineEndings, Policy};
-use crate::mail::{ClientName, QueueId};
+use crate::mail::{Class, ClientName, QueueId};
 use crate::smtp::{LineSplitter, MailParameters, Reply};
 use reception::{Progress, Reception};
 use transaction::Transaction;
@@ -285,7 +285,8 @@ impl Session {
         match answer {
             Ok(_) if self.shutting_down => self.effects.push_back(Effect::Discard),
             Ok(id) => {
-                self.phase = Phase::Content(Box::new(Reception::new(id, self.message_size(), self.settings.header_size)));
+                let limit = self.transaction.as_ref().map_or(self.settings.message_size, |transaction| transaction.limit);
+                self.phase = Phase::Content(Box::new(Reception::new(id, limit, self.settings.header_size)));
                 self.say("354 Send the message; end it with a line that has only a dot");
             }
             Err(reply) => {
@@ -365,10 +366,13 @@ impl Session {
         self.habits = HabitSet::default();
     }
 
-    /// The largest message that this client may send.
+    /// The largest message that this client may send, whoever its recipients are. One of whom no route takes anything is told so at RCPT, where
+    /// it can be said why.
     fn message_size(&self) -> u64 {
         let limit = self.settings.message_size;
-        self.client.as_ref().and_then(|client| client.message_size).map_or(limit, |own| own.min(limit))
+        let Some(client) = &self.client else { return limit };
+        let largest = Class::ALL.into_iter().filter_map(|class| self.policy.largest(&client.name, class)).max();
+        [client.message_size, largest].into_iter().flatten().fold(limit, u64::min)
     }
 
     fn refuses_bare_line_ends(&self) -> bool {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::intake;
-use crate::mail::RouteName;
+use crate::mail::{Class, RouteName};
 use crate::smtp::{EnhancedStatus, ReversePath};
 
 const START: Timestamp = Timestamp::from_millis(1_795_285_881_000);
@@ -20,8 +20,7 @@ fn session(settings: Settings, peer: &str) -> Session {
     let policy = Policy::new(intake::Settings {
         accepted_domains: vec!["contoso.com".to_owned()],
         clients: vec![client],
-        internal_route: Some(RouteName::new("hve")),
-        recipients_per_delivery: 50,
+        routes: vec![intake::RouteSettings::new(RouteName::new("hve"), vec![Class::Internal])],
         ..intake::Settings::default()
     });
     Session::new(Arc::new(settings), Arc::new(policy), peer.parse().expect("an address"), START)

@@ -19,13 +19,16 @@ pub(super) struct Transaction {
     pub had_recipients: bool,
     /// A recipient was refused for now, and may be accepted later.
     pub had_deferred: bool,
+    /// The most octets that can be sent to all of them.
+    pub limit: u64,
     /// A hash of each recipient, once there are many.
     seen: HashSet<u64>,
 }
 
 impl Transaction {
-    pub(super) fn new(reverse_path: ReversePath, parameters: MailParameters) -> Self {
-        Self { reverse_path, parameters, recipients: Vec::new(), had_recipients: false, had_deferred: false, seen: HashSet::new() }
+    /// No recipient yet; `limit` is the most octets that can be sent to any.
+    pub(super) fn new(reverse_path: ReversePath, parameters: MailParameters, limit: u64) -> Self {
+        Self { reverse_path, parameters, recipients: Vec::new(), had_recipients: false, had_deferred: false, limit, seen: HashSet::new() }
     }
 
     /// Whether this recipient has been accepted before. Equal hashes only lead to a closer look, so that nobody gains by making them.
@@ -34,8 +37,9 @@ impl Transaction {
             && self.recipients.iter().any(|known| known.address == *mailbox)
     }
 
-    /// Accepts a recipient that is not there yet.
-    pub(super) fn add(&mut self, recipient: Addressee) {
+    /// Accepts a recipient that is not there yet, and that so many octets can be sent to.
+    pub(super) fn add(&mut self, recipient: Addressee, limit: u64) {
+        self.limit = self.limit.min(limit);
         if self.recipients.len() == FEW {
             self.seen.extend(self.recipients.iter().map(|known| hash(&known.address)));
         }
@@ -64,11 +68,11 @@ mod tests {
 
     #[test]
     fn knows_each_recipient_again_however_many_there_are() {
-        let mut transaction = Transaction::new(ReversePath::Null, MailParameters::default());
+        let mut transaction = Transaction::new(ReversePath::Null, MailParameters::default(), 1_000);
         for number in 0..3 * FEW {
             let mailbox: Mailbox = format!("r{number}@contoso.com").parse().expect("a mailbox");
             assert!(!transaction.has(&mailbox));
-            transaction.add(Addressee { address: mailbox, class: Class::Internal, dsn: RecipientDsn::default() });
+            transaction.add(Addressee { address: mailbox, class: Class::Internal, dsn: RecipientDsn::default() }, 1_000);
             for known in 0..=number {
                 assert!(transaction.has(&format!("r{known}@CONTOSO.com").parse().expect("a mailbox")), "{known} of {number}");
             }

@@ -1,6 +1,6 @@
-//! A connection on which mail transactions can be made: greeted, encrypted, verified, authenticated.
+//! A connection on which mail transactions can be made: greeted, encrypted, verified, authenticated, as its route has it.
 //!
-//! [`super::opening`] makes the TLS stream; from there lettre is the command and response engine. Each exchange ends in the reply as the wire's
+//! [`super::opening`] makes the stream; from there lettre is the command and response engine. Each exchange ends in the reply as the wire's
 //! tap has it, or in trouble, and runs under a time limit. lettre's futures do not survive being dropped halfway, so a connection on which
 //! anything timed out is not usable any more.
 
@@ -24,7 +24,7 @@ use super::auth;
 use super::framing::Frame;
 use super::opening;
 use super::wire::Wire;
-use super::{Credential, Endpoint, Login, Offers, Timeouts};
+use super::{Credential, Endpoint, Login, Offers, Protection, Timeouts};
 
 /// How long a good-bye may take: nothing depends on it.
 const QUIT_LIMIT: Duration = Duration::from_secs(2);
@@ -36,6 +36,7 @@ pub struct Connection {
     pub(super) offers: Offers,
     pub(super) timeouts: Timeouts,
     peer: SocketAddr,
+    protection: Protection,
     pub(super) usable: bool,
     /// A transaction was left open, so that the next MAIL needs an RSET before it.
     pub(super) needs_reset: bool,
@@ -56,6 +57,10 @@ impl Connection {
     /// The step at which it stopped, [`Step::Token`] to [`Step::Auth`], and why.
     pub async fn open(endpoint: &Endpoint, login: Option<&Login>) -> Result<Self, Trouble> {
         let Some(login) = login else { return Self::greeted(endpoint).await };
+        if !endpoint.security.is_verified() {
+            let text = "a login is only sent to a server whose certificate was verified";
+            return Err(Trouble { step: Step::Auth, cause: Cause::Local(text.to_owned()) });
+        }
         match &login.credential {
             Credential::Password(password) => {
                 let mut connection = Self::greeted(endpoint).await?;
@@ -83,6 +88,7 @@ impl Connection {
             offers: opened.offers,
             timeouts: endpoint.timeouts,
             peer: opened.peer,
+            protection: opened.protection,
             usable: true,
             needs_reset: false,
             handed_over: false,
@@ -93,7 +99,12 @@ impl Connection {
         })
     }
 
-    /// What the server offered inside TLS, before AUTH.
+    /// How it is protected.
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+
+    /// What the server offered, inside TLS if there is TLS, before AUTH.
     pub fn offers(&self) -> &Offers {
         &self.offers
     }

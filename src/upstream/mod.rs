@@ -5,9 +5,9 @@
 //! time limit, and after a lost connection, a time-out or a breach of protocol the connection is never used again. How many connections there
 //! are at a time is the scheduler's matter.
 //!
-//! Invariants: nothing that came before the handshake is believed; no credential and no mail goes out before the certificate was verified;
-//! content that could not be read to its end is never ended; a connection is lost at [`Step::EndOfData`](crate::reply::Step) if and only if
-//! the end of the content was handed to the socket.
+//! Invariants: nothing that came before the handshake is believed; no credential goes out before the certificate was verified, and no mail
+//! either unless the route's [`Security`] says so; content that could not be read to its end is never ended; a connection is lost at
+//! [`Step::EndOfData`](crate::reply::Step) if and only if the end of the content was handed to the socket.
 
 mod auth;
 mod connection;
@@ -19,6 +19,7 @@ mod offers;
 mod opening;
 mod pool;
 mod settings;
+mod stream;
 mod transaction;
 mod wire;
 
@@ -28,5 +29,5 @@ mod tests;
 pub use connection::Connection;
 pub use offers::{Extension, Offers};
 pub use pool::{Attempt, Origin, Pool, deliver};
-pub use settings::{Credential, Endpoint, Login, PoolSettings, Timeouts};
+pub use settings::{Credential, Endpoint, Login, PoolSettings, Protection, Security, Timeouts};
 pub use transaction::Transaction;

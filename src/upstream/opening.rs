@@ -1,14 +1,17 @@
-//! From a name to a TLS stream on which the server has told what it offers: dial, greeting, EHLO, STARTTLS, handshake, EHLO (RFC 3207).
+//! From a name to a stream on which the server has told what it offers: dial, greeting, EHLO, STARTTLS, handshake, EHLO (RFC 3207), or with
+//! implicit TLS dial, handshake, greeting, EHLO (RFC 8314).
 //!
 //! All of it is ours and not lettre's, because here is where an attacker on the path can speak: what stands in the buffer behind the 220 to
 //! STARTTLS came before the handshake and would be read as if the server had said it after (CVE-2011-0411). Here it ends the connection.
-//! No credential and no mail goes out before the certificate was verified against the configured name; there is no way around STARTTLS.
+//! No credential goes out before the certificate was verified against the configured name, and no mail either, unless the route's
+//! [`Security`] is content with less.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::CertificateError;
+use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -19,35 +22,63 @@ use crate::reply::{Cause, Step, Trouble};
 use crate::smtp::Reply;
 
 use super::framing::{Frame, first_reply};
+use super::stream::Stream;
 use super::wire::{CLOSED, describe};
-use super::{Endpoint, Offers};
+use super::{Endpoint, Offers, Protection, Security};
 
 /// How many of a name's addresses are tried, in the resolver's order.
 const ADDRESSES: usize = 6;
 
-/// A verified TLS stream, its second EHLO answered.
+/// A stream that the route's security is content with, its last EHLO answered.
 pub(super) struct Opened {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: Stream,
     pub(super) peer: SocketAddr,
     pub(super) offers: Offers,
+    pub(super) protection: Protection,
 }
 
 pub(super) async fn open(endpoint: &Endpoint) -> Result<Opened, Trouble> {
-    let timeouts = endpoint.timeouts;
-    let (stream, peer) = dial(endpoint).await?;
-    let mut plain = Lines::new(stream);
-    let greeting = plain.reply(Step::Greeting, timeouts.greeting).await?;
-    expect(Step::Greeting, greeting, 220)?;
-    if !plain.ehlo(endpoint).await?.starttls {
-        let text = "the server does not offer STARTTLS; neither credentials nor mail are sent in clear";
-        return Err(Trouble { step: Step::StartTls, cause: Cause::Protocol(text.to_owned()) });
+    match (connect(endpoint, &endpoint.security).await, &endpoint.security) {
+        // RFC 7435 §3: what cannot be encrypted goes in clear. Of the connection on which that turned out nothing more is known.
+        (Err(Trouble { step: Step::StartTls | Step::Tls, .. }), Security::Opportunistic(_)) => connect(endpoint, &Security::None).await,
+        (opened, _) => opened,
     }
-    let reply = plain.exchange(Step::StartTls, "STARTTLS\r\n", timeouts.command).await?;
-    expect(Step::StartTls, reply, 220)?;
-    let stream = plain.into_stream(Step::StartTls)?;
-    let mut secure = Lines::new(handshake(endpoint, stream).await?);
-    let offers = secure.ehlo(endpoint).await?.without(&endpoint.ignored);
-    Ok(Opened { stream: secure.into_stream(Step::Ehlo)?, peer, offers })
+}
+
+async fn connect(endpoint: &Endpoint, security: &Security) -> Result<Opened, Trouble> {
+    let (stream, peer) = dial(endpoint).await?;
+    let opened =
+        |(stream, offers): (Stream, Offers), protection| Opened { stream, peer, offers: offers.without(&endpoint.ignored), protection };
+    if let Security::Implicit(tls) = security {
+        let mut secure = Lines::new(handshake(endpoint, tls, stream).await?);
+        secure.greeting(endpoint).await?;
+        return Ok(opened(secure.hello(endpoint).await?, Protection::Verified));
+    }
+    let mut plain = Lines::new(stream);
+    plain.greeting(endpoint).await?;
+    let offers = plain.ehlo(endpoint).await?;
+    match security {
+        Security::Required(_) if !offers.starttls => {
+            let text = "the server does not offer STARTTLS; neither credentials nor mail are sent in clear";
+            Err(Trouble { step: Step::StartTls, cause: Cause::Protocol(text.to_owned()) })
+        }
+        Security::Required(tls) | Security::Implicit(tls) => {
+            let stream = handshake(endpoint, tls, plain.starttls(endpoint).await?).await?;
+            Ok(opened(Lines::new(stream).hello(endpoint).await?, Protection::Verified))
+        }
+        Security::Opportunistic(tls) if offers.starttls => {
+            let stream = handshake(endpoint, tls.config(), plain.starttls(endpoint).await?).await?;
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            let protection = match tls.verify(certificates, &endpoint.server_name) {
+                Ok(()) => Protection::Verified,
+                Err(_) => Protection::Unverified,
+            };
+            Ok(opened(Lines::new(stream).hello(endpoint).await?, protection))
+        }
+        Security::Opportunistic(_) | Security::None => {
+            Ok(opened((Stream::Plain(plain.into_stream(Step::Ehlo)?), offers), Protection::Plain))
+        }
+    }
 }
 
 /// Tries the addresses of the host one after the other, each under the time limit.
@@ -80,9 +111,9 @@ async fn dial(endpoint: &Endpoint) -> Result<(TcpStream, SocketAddr), Trouble> {
     Err(trouble(Cause::Lost(failures.join("; "))))
 }
 
-async fn handshake(endpoint: &Endpoint, stream: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
+async fn handshake(endpoint: &Endpoint, tls: &Arc<ClientConfig>, stream: TcpStream) -> Result<TlsStream<TcpStream>, Trouble> {
     let limit = endpoint.timeouts.connect;
-    let connecting = TlsConnector::from(endpoint.tls.clone()).connect(endpoint.server_name.clone(), stream);
+    let connecting = TlsConnector::from(Arc::clone(tls)).connect(endpoint.server_name.clone(), stream);
     let cause = match timeout(limit, connecting).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -110,7 +141,7 @@ fn explain(fault: &rustls::Error) -> String {
             }
             fault => format!("the server's certificate is not acceptable ({fault})"),
         },
-        rustls::Error::InvalidMessage(_) => "the server does not speak TLS after STARTTLS, or somebody spoke before it".to_owned(),
+        rustls::Error::InvalidMessage(_) => "the server does not speak TLS where it should, or somebody spoke before it".to_owned(),
         fault => format!("the handshake failed ({fault})"),
     }
 }
@@ -135,9 +166,31 @@ struct Lines<S> {
     stream: BufReader<S>,
 }
 
+impl Lines<TcpStream> {
+    /// The stream on which the server waits for the handshake.
+    async fn starttls(mut self, endpoint: &Endpoint) -> Result<TcpStream, Trouble> {
+        let reply = self.exchange(Step::StartTls, "STARTTLS\r\n", endpoint.timeouts.command).await?;
+        expect(Step::StartTls, reply, 220)?;
+        self.into_stream(Step::StartTls)
+    }
+}
+
+impl Lines<TlsStream<TcpStream>> {
+    /// The stream, and what the server offers on it.
+    async fn hello(mut self, endpoint: &Endpoint) -> Result<(Stream, Offers), Trouble> {
+        let offers = self.ehlo(endpoint).await?;
+        Ok((Stream::Tls(Box::new(self.into_stream(Step::Ehlo)?)), offers))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
     fn new(stream: S) -> Self {
         Self { stream: BufReader::with_capacity(2_048, stream) }
+    }
+
+    async fn greeting(&mut self, endpoint: &Endpoint) -> Result<(), Trouble> {
+        let greeting = self.reply(Step::Greeting, endpoint.timeouts.greeting).await?;
+        expect(Step::Greeting, greeting, 220).map(drop)
     }
 
     async fn ehlo(&mut self, endpoint: &Endpoint) -> Result<Offers, Trouble> {

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::mail::AccountName;
 use crate::reply::{Cause, End, Report, Step, Trouble};
 
-use super::{Connection, Endpoint, Login, PoolSettings, Transaction};
+use super::{Connection, Endpoint, Login, PoolSettings, Protection, Transaction};
 
 /// Warm connections; cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ pub struct Attempt {
     pub result: Result<Report, Trouble>,
     /// How it came by its connection.
     pub origin: Origin,
+    /// How that connection was protected, if there was one.
+    pub protection: Option<Protection>,
 }
 
 /// Makes one transaction over a warm connection of the account, or a new one, which is then kept warm.
@@ -65,20 +67,21 @@ pub async fn deliver(
     if let Some(mut connection) = pool.take(account) {
         let report = connection.transact(transaction).await;
         if !was_dead(&report) {
+            let protection = Some(connection.protection());
             pool.put(account, connection);
-            return Attempt { result: Ok(report), origin: Origin::Warm };
+            return Attempt { result: Ok(report), origin: Origin::Warm, protection };
         }
         origin = Origin::Replaced;
     }
-    let result = match Connection::open(endpoint, login).await {
+    match Connection::open(endpoint, login).await {
         Ok(mut connection) => {
             let report = connection.transact(transaction).await;
+            let protection = Some(connection.protection());
             pool.put(account, connection);
-            Ok(report)
+            Attempt { result: Ok(report), origin, protection }
         }
-        Err(trouble) => Err(trouble),
-    };
-    Attempt { result, origin }
+        Err(trouble) => Attempt { result: Err(trouble), origin, protection: None },
+    }
 }
 
 /// The connection had ended before MAIL was answered, or its only answer was 421.

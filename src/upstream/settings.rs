@@ -7,9 +7,9 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::Extension;
-use crate::secret::Secret;
-
 use super::oauth::TokenSource;
+use crate::secret::Secret;
+use crate::tls::Opportunistic;
 
 /// The server of a route.
 #[derive(Clone)]
@@ -20,14 +20,56 @@ pub struct Endpoint {
     pub port: u16,
     /// The name that its certificate must have.
     pub server_name: ServerName<'static>,
-    /// How certificates are verified: TLS 1.2 or later, always.
-    pub tls: Arc<ClientConfig>,
+    /// How the connection is protected.
+    pub security: Security,
     /// What we call ourselves in EHLO.
     pub helo: String,
     /// What is not used there although it is offered.
     pub ignored: Vec<Extension>,
     /// How long each step may take.
     pub timeouts: Timeouts,
+}
+
+/// How a connection is protected. A login goes over the first two only, which verify the certificate: TLS 1.2 or later, always.
+#[derive(Clone)]
+pub enum Security {
+    /// STARTTLS (RFC 3207); where it is not offered, or the certificate is not the server's, nothing is sent.
+    Required(Arc<ClientConfig>),
+    /// TLS from the first octet (RFC 8314 §3.3), on the same terms.
+    Implicit(Arc<ClientConfig>),
+    /// STARTTLS where it is offered, whatever the certificate; else in clear (RFC 7435). It keeps out who only listens.
+    Opportunistic(Arc<Opportunistic>),
+    /// In clear.
+    None,
+}
+
+impl Security {
+    /// Whether nothing goes out before the server is known to be the one that is meant.
+    pub fn is_verified(&self) -> bool {
+        matches!(self, Self::Required(_) | Self::Implicit(_))
+    }
+}
+
+/// How a connection turned out to be protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// TLS with the server that is meant.
+    Verified,
+    /// TLS with somebody.
+    Unverified,
+    /// None.
+    Plain,
+}
+
+impl Protection {
+    /// As logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Unverified => "unverified",
+            Self::Plain => "none",
+        }
+    }
 }
 
 /// How an account logs in.

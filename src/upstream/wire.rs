@@ -1,4 +1,4 @@
-//! The TLS stream that lettre speaks over, with a second handle on it for ourselves.
+//! The stream that lettre speaks over, with a second handle on it for ourselves.
 //!
 //! lettre is the command and response engine, but it flattens replies to a line of text, copies content octet by octet, and wants to open the
 //! conversation itself. So [`Wire`] is a cheap handle on a shared stream: lettre owns one, the connection another. The wire *taps* all that
@@ -16,21 +16,20 @@ use std::task::{Context, Poll, Waker};
 
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use super::framing::{Frame, first_reply};
+use super::stream::Stream;
 
 /// What lettre is told in place of the server's greeting and its answer to EHLO.
 const PRELUDE: &[u8] = b"220 tls\r\n250 tls\r\n";
 
-/// A handle on a TLS stream.
+/// A handle on a stream.
 #[derive(Debug, Clone)]
 pub(super) struct Wire(Arc<Mutex<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     peer: SocketAddr,
     /// What came in and was not yet taken as a reply. Bounded by what lettre reads for one reply.
     tap: Vec<u8>,
@@ -41,7 +40,7 @@ struct Shared {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TlsStream<TcpStream>, peer: SocketAddr) -> Self {
+    pub(super) fn new(stream: Stream, peer: SocketAddr) -> Self {
         Self(Arc::new(Mutex::new(Shared { stream, peer, tap: Vec::new(), prelude: Some(PRELUDE), ended: None })))
     }
 

@@ -71,6 +71,7 @@ impl Shape {
         let settings = Settings {
             accounts,
             tenant,
+            apart: Vec::new(),
             clients,
             reserve: Share::percent(reserve as u8),
             retry_min: Duration::from_secs(1 + dice.below(60)),

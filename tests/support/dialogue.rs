@@ -54,8 +54,8 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use hve_relay::intake::{LineEndings, Pattern};
-use hve_relay::mail::{ClientName, RouteName};
+use hve_relay::intake::{LineEndings, Pattern, RouteSettings};
+use hve_relay::mail::{Class, ClientName, RouteName};
 use hve_relay::smtp::EnhancedStatus;
 use hve_relay::units::parse_duration;
 use hve_relay::{intake, session};
@@ -322,9 +322,7 @@ impl Setup {
             session: session::Settings { hostname: "relay.example".to_owned(), ..session::Settings::default() },
             intake: intake::Settings {
                 accepted_domains: vec!["contoso.com".to_owned()],
-                internal_route: Some(RouteName::new("hve")),
-                external_route: Some(RouteName::new("hve")),
-                recipients_per_delivery: 50,
+                routes: vec![RouteSettings::new(RouteName::new("hve"), vec![Class::Internal, Class::External])],
                 sessions: 1_000,
                 sessions_per_address: 100,
                 ..intake::Settings::default()
@@ -337,7 +335,6 @@ impl Setup {
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         let number = || value.parse::<usize>().map_err(|_| "not a number".to_owned());
         let duration = || parse_duration(value).map_err(|error| error.to_string());
-        let route = || (value != "none").then(|| RouteName::new(value));
         match key {
             "peer" => self.peer = value.parse().map_err(|_| "not an address")?,
             "client" => self.client(value)?,
@@ -357,8 +354,7 @@ impl Setup {
             "messages_per_minute" => self.last_client().messages_per_minute = NonZeroU32::new(number()? as u32),
             "recipients_per_minute" => self.last_client().recipients_per_minute = NonZeroU32::new(number()? as u32),
             "accepted_domains" => self.intake.accepted_domains = value.split(' ').map(str::to_owned).collect(),
-            "internal_route" => self.intake.internal_route = route(),
-            "external_route" => self.intake.external_route = route(),
+            "route_takes" if value == "internal" => self.intake.routes[0].takes = vec![Class::Internal],
             _ => return Err("no such setting".to_owned()),
         }
         self.changed.push((key.to_owned(), value.to_owned()));

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::tls::{client_config, server_config};
-use crate::upstream::{Endpoint, Timeouts};
+use crate::upstream::{Endpoint, Security, Timeouts};
 
 pub const NAME: &str = "smtp.hve.example";
 const LONG: Duration = Duration::from_secs(20);
@@ -165,7 +165,7 @@ impl Server {
             host: "127.0.0.1".to_owned(),
             port: self.address.port(),
             server_name: NAME.try_into().expect("a name"),
-            tls: ca.trusted(),
+            security: Security::Required(ca.trusted()),
             helo: "relay.contoso.com".to_owned(),
             ignored: Vec::new(),
             timeouts,
