@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::dialogue::{Dialogue, Hello, Login};
 use super::endpoint::Seat;
 use super::fault::{Event, Step};
+use super::issuer::Verdict;
 use super::record::{LoginAttempt, Violation};
 use super::replies;
 use super::settings::{Account, Mechanism};
@@ -83,8 +84,17 @@ impl Dialogue {
         };
         self.service.records.note(|counters| counters.logins[number].user.clone_from(&credentials.user));
         let tenant = self.service.tenant(&credentials.user).cloned();
-        let proved = tenant.as_ref().is_some_and(|tenant| credentials.prove(&tenant.account));
-        let text = if proved { replies::AUTHENTICATED } else { replies::AUTHENTICATION_FAILED };
+        let text = match &tenant {
+            Some(tenant) => self.verdict(&credentials, &tenant.account),
+            None => replies::AUTHENTICATION_FAILED,
+        };
+        // A malformed argument is refused at once; what is wrong with a token itself is described first.
+        if matches!(credentials.proof, Proof::Token(_)) && text.starts_with("535") {
+            let answer = self.ask(wire, replies::TOKEN_CHALLENGE).await?;
+            if answer.is_some_and(|answer| !answer.is_empty()) {
+                self.service.records.violation(Violation::AnsweredChallenge);
+            }
+        }
         let due = self.service.script.due(&Event { step: Step::Auth, account: Some(&credentials.user), recipients: &[] });
         if let (true, Some(tenant)) = (self.carry_out(wire, due, text).await?, tenant) {
             let seat = Seat::take(&tenant, self.service.settings.limits.connections);
@@ -92,6 +102,22 @@ impl Dialogue {
             self.service.records.note(|counters| counters.logins[number].accepted = true);
         }
         Ok(())
+    }
+
+    /// The reply to credentials for an account.
+    fn verdict(&self, credentials: &Credentials, account: &Account) -> &'static str {
+        match (&credentials.proof, &self.service.settings.issuer) {
+            _ if credentials.prove(account) => replies::AUTHENTICATED,
+            (Proof::Token(token), Some(issuer)) => match issuer.judge(token, &credentials.user) {
+                Verdict::Good => replies::AUTHENTICATED,
+                Verdict::Unknown => replies::AUTHENTICATION_FAILED,
+                Verdict::Ended => replies::TOKEN_ENDED,
+                Verdict::EndsSoon => replies::TOKEN_ENDS_SOON,
+                Verdict::NotPermitted => replies::APP_NOT_PERMITTED,
+                Verdict::NotAllowed => replies::APP_NOT_ALLOWED,
+            },
+            _ => replies::AUTHENTICATION_FAILED,
+        }
     }
 
     /// Asks for what the mechanism needs; the inner `Err` is the reply.

@@ -8,8 +8,11 @@
 //! not be seen. Its own reader is strict: only CRLF ends a line, only `CRLF.CRLF`, or the last octet of a last chunk, ends the content, and what a lenient server would
 //! overlook is counted as a [`Violation`].
 //!
-//! Not simulated: BINARYMIME, the token endpoint of OAuth, bounces after acceptance, and anything that a mailbox would do.
+//! Beside it stands a [`TokenEndpoint`], Microsoft Entra's: give its [`Issuer`] to the endpoint, and AUTH XOAUTH2 knows the tokens that it issues.
+//!
+//! Not simulated: BINARYMIME, bounces after acceptance, and anything that a mailbox would do.
 
+mod assertion;
 mod auth;
 mod chunk;
 mod content;
@@ -18,9 +21,11 @@ mod endpoint;
 mod fault;
 mod header;
 mod identity;
+mod issuer;
 mod record;
 mod replies;
 mod settings;
+mod token_endpoint;
 mod transaction;
 mod windows;
 mod wire;
@@ -28,8 +33,10 @@ mod wire;
 pub use endpoint::Sim;
 pub use fault::{Action, Fault, Step, Times};
 pub use identity::Identity;
+pub use issuer::{App, AppProof, Issuer};
 pub use record::{Counters, LoginAttempt, Taken, TimedOut, Violation, sha256};
 pub use settings::{Account, Extension, ExternalUnit, Keep, Limit, Limits, Mechanism, Profile, Senders, Settings};
+pub use token_endpoint::{Seen, TokenAction, TokenEndpoint, TokenRequest};
 
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,8 @@ pub enum Violation {
     Pipelined,
     /// Plain text behind STARTTLS.
     PlaintextBehindStartTls,
+    /// The description of a refused token was answered with something else than an empty line.
+    AnsweredChallenge,
     /// A command line with a bare CR or LF, with octets that are not UTF-8, or too long.
     BadLine,
 }

@@ -48,6 +48,17 @@ pub(super) const NOT_AUTHENTICATED: &str = "530 5.7.57 Client was not authentica
 pub(super) const AUTHENTICATION_FAILED: &str = "535 5.7.3 Authentication unsuccessful";
 /// [INF]
 pub(super) const MALFORMED_XOAUTH2: &str = "501 5.5.121 Invalid XOAUTH2 argument";
+/// What precedes the refusal of a token: `{"status":"401","schemes":"bearer","scope":"https://outlook.office.com/"}`. [OBS] of the sister service
+pub(super) const TOKEN_CHALLENGE: &str =
+    "334 eyJzdGF0dXMiOiI0MDEiLCJzY2hlbWVzIjoiYmVhcmVyIiwic2NvcGUiOiJodHRwczovL291dGxvb2sub2ZmaWNlLmNvbS8ifQ==";
+/// The code [OBS], the words [INF].
+pub(super) const TOKEN_ENDED: &str = "535 5.7.142 Authentication unsuccessful, token expired";
+/// [OBS]
+pub(super) const TOKEN_ENDS_SOON: &str = "501 5.5.127 Invalid XOAUTH2 argument. Token will expire soon";
+/// [OBS]
+pub(super) const APP_NOT_PERMITTED: &str = "535 5.7.144 Authentication unsuccessful, Invalid API permissions";
+/// [OBS]
+pub(super) const APP_NOT_ALLOWED: &str = "550 5.7.240 The application is not allowed for use with this High Volume Email account";
 /// MAIL FROM is not the account. [INF]
 pub(super) const NOT_THE_ACCOUNT: &str = "550 5.7.62 Client does not have permissions to send as this sender";
 /// The header's From is not the account. [INF]

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::Identity;
+use super::{Identity, Issuer};
 use crate::secret::Secret;
 
 /// All of it. `Settings { accounts, ..Settings::default() }` is the common way to make one.
@@ -21,6 +21,8 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// Who may log in.
     pub accounts: Vec<Account>,
+    /// Who issues the tokens that XOAUTH2 takes besides the accounts' own.
+    pub issuer: Option<Issuer>,
     /// The tenant's domains; a recipient in any other is external.
     pub accepted_domains: Vec<String>,
     /// Internal recipients that do not exist: whole addresses, or the beginning of one and a `*`. Compared without regard to case.
@@ -54,6 +56,7 @@ impl Default for Settings {
             names: ["smtp-hve.office365.com", "smtp.hve.mx.microsoft", "localhost", "127.0.0.1"].map(Into::into).into(),
             identity: None,
             accounts: Vec::new(),
+            issuer: None,
             accepted_domains: vec!["contoso.com".into()],
             unknown_recipients: vec!["nobody*".into(), "unknown*".into()],
             senders: Senders::Account,
@@ -76,7 +79,7 @@ pub struct Account {
     pub user: String,
     /// For LOGIN and PLAIN.
     pub password: Secret,
-    /// The access token that XOAUTH2 must show; none: XOAUTH2 fails.
+    /// An access token that XOAUTH2 may show, whoever issued it.
     pub token: Option<Secret>,
 }
 

@@ -31,7 +31,12 @@ struct Log {
 impl Relay {
     /// Starts the binary with this configuration and waits until it is ready for mail.
     pub fn start(config: &Path) -> Self {
-        let mut relay = Self::spawn(config);
+        Self::start_in(config, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_in(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut relay = Self::spawn_in(config, variables);
         let started = relay.wait_for("started", |line| line["event"] == "started");
         let first = started["listeners"].as_str().and_then(|text| text.split(", ").next()).expect("a listener");
         relay.address = first.parse().expect("an address");
@@ -40,7 +45,17 @@ impl Relay {
 
     /// Starts the binary and waits for nothing.
     pub fn spawn(config: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hve-relay"))
+        Self::spawn_in(config, &[])
+    }
+
+    fn spawn_in(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hve-relay"));
+        // A proxy of the machine that runs the tests is not meant for them.
+        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
+            command.env_remove(name);
+        }
+        let mut child = command
+            .envs(variables.iter().copied())
             .args(["run", "--log", "json", "--config"])
             .arg(config)
             .stdin(Stdio::null())
