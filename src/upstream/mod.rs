@@ -3,7 +3,7 @@
 //! The dialogue is sequential, so it is straight-line code: [`deliver`] takes a warm [`Connection`] from the [`Pool`] or opens one, makes one
 //! [`Transaction`] and gives back what happened as a [`Report`](crate::reply::Report) of facts, which `reply` judges. Every step has its own
 //! time limit, and after a lost connection, a time-out or a breach of protocol the connection is never used again. How many connections there
-//! are at a time is the scheduler's matter.
+//! are at a time is the scheduler's matter. Where an account has no password, [`oauth`] gets the token that it logs in with.
 //!
 //! Invariants: nothing that came before the handshake is believed; no credential goes out before the certificate was verified, and no mail
 //! either unless the route's [`Security`] says so; content that could not be read to its end is never ended; a connection is lost at

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::mail::AccountName;
-use crate::reply::{Cause, End, Report, Step, Trouble};
+use crate::reply::{Catalogue, Cause, End, Report, Step, Trouble, is_stale_token};
 
 use super::{Connection, Endpoint, Login, PoolSettings, Protection, Transaction};
 
@@ -84,11 +84,11 @@ pub async fn deliver(
     }
 }
 
-/// The connection had ended before MAIL was answered, or its only answer was 421.
+/// The connection had ended before MAIL was answered, or its only answer was that it has: 421, or that its token is stale.
 fn was_dead(report: &Report) -> bool {
     match &report.end {
         End::Stopped(Trouble { step: Step::Mail, cause: Cause::Lost(_) }) => true,
-        End::Stopped(Trouble { step: Step::Mail, cause: Cause::Reply(reply) }) => reply.code == 421,
+        End::Stopped(Trouble { step: Step::Mail, cause: Cause::Reply(reply) }) => reply.code == 421 || is_stale_token(Catalogue::builtin(), reply),
         _ => false,
     }
 }
