@@ -399,13 +399,17 @@ fn an_end_that_comes_near_is_announced_at_start_and_by_check() {
         ("ERROR", "hve", "certificate", Some(6))
     );
     assert!(text(&ends, "ends").starts_with(&date), "{ends}");
+    let alarm = event(&relay, "alarm-raised");
+    assert!(text(&alarm, "alarm").starts_with("certificate-ending ") && text(&alarm, "why").contains(&date), "{alarm}");
     let check = Command::new(env!("CARGO_BIN_EXE_hve-relay")).args(["check", "--config"]).arg(tenant.setup.write()).output().expect("run");
     let said = String::from_utf8_lossy(&check.stderr);
     assert!(check.status.success() && said.contains(&format!("ends within 6 days, on {date}")), "{said}");
 
     let tenant = Tenant::with(1, with_secret(), |_| {}, &format!("client_secret_expires = {date:?}"));
-    let ends = event(&tenant.start(), "credential-ends");
+    let relay = tenant.start();
+    let ends = event(&relay, "credential-ends");
     assert_eq!((text(&ends, "what"), ends["days"].as_i64()), ("client secret", Some(6)));
+    assert_eq!(text(&event(&relay, "alarm-raised"), "alarm"), "secret-ending hve");
 }
 
 /// An HTTP proxy that connects where it is told and keeps what it was told; or that refuses with a status.

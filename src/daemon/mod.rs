@@ -150,16 +150,15 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     }
     tasks.spawn(alarms::run(shared.clone()));
     tasks.spawn(alarms::watch(shared.clone()));
+    tasks.spawn(tokens::announce(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
     let control = tokio::spawn(control::serve(shared.clone(), socket));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
-    let announcing = tokio::spawn(tokens::announce(shared.tokens.apps()));
     let signals = tokio::spawn(signals.heed(shared.shutdown.clone(), grace));
     while tasks.join_next().await.is_some() {}
     let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
     signals.abort();
-    announcing.abort();
     // Nothing is left that an operator could ask.
     shared.shutdown.advance(Phase::Ending);
     control.await.map_err(|error| Fault::Task(error.to_string()))?;

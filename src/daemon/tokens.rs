@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{Phase, Shared};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Credentials, Proof};
 use crate::mail::AppName;
+use crate::notice::{Alarm, AlarmChange};
+use crate::store::Spool;
 use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::upstream::oauth::{App, ClientCertificate, ClientProof, Expiry, TokenSource, days_left};
@@ -14,6 +17,8 @@ use crate::upstream::{Credential, Login};
 
 /// How often it is looked whether something ends soon.
 const LOOK: Duration = Duration::from_secs(3_600);
+/// Days before the end from which it is an alarm.
+const SOON: i64 = 30;
 
 /// The applications, by name.
 pub(super) struct Tokens(BTreeMap<AppName, TokenSource>);
@@ -36,27 +41,48 @@ impl Tokens {
         };
         Some(Login { user: credentials.user.clone(), credential })
     }
-
-    /// What there is to announce, at start and from then on.
-    pub fn apps(&self) -> Vec<App> {
-        self.0.values().map(|source| source.app().clone()).collect()
-    }
 }
 
-/// Announces what ends soon, until it is dropped. The files are read anew each time: a certificate that was replaced is heeded.
-pub(super) async fn announce(apps: Vec<App>) {
-    let (apps, mut expiries) = (Arc::new(apps), BTreeMap::<AppName, Expiry>::new());
+/// Announces what ends soon, until the relay stops. The files are read anew each time: a certificate that was replaced is heeded.
+pub(super) async fn announce<S: Spool>(shared: Arc<Shared<S>>) {
+    let apps: Arc<Vec<App>> = Arc::new(shared.tokens.0.values().map(|source| source.app().clone()).collect());
+    let mut expiries = BTreeMap::<&AppName, Expiry>::new();
     while !apps.is_empty() {
         let reading = apps.clone();
         let ends = tokio::task::spawn_blocking(move || reading.iter().map(end).collect::<Vec<_>>()).await.unwrap_or_default();
         let now = Clock::wall();
-        for (app, end) in apps.iter().zip(ends).filter_map(|(app, end)| Some((app, end?))) {
-            if expiries.entry(app.name.clone()).or_default().is_due(end, now) {
-                telemetry::credential_ends(app, end, days_left(end, now));
+        for (app, end) in apps.iter().zip(ends) {
+            let Some(end) = end else {
+                // Of a certificate that cannot be read nothing is known; of a secret the operator says no more.
+                if matches!(app.proof, ClientProof::Secret(_)) {
+                    shared.alarm(alarm(app), AlarmChange::Cleared);
+                }
+                continue;
+            };
+            let days = days_left(end, now);
+            if expiries.entry(&app.name).or_default().is_due(end, now) {
+                telemetry::credential_ends(app, end, days);
             }
+            shared.alarm(alarm(app), if days <= SOON { AlarmChange::Raised(told(app, end, days)) } else { AlarmChange::Cleared });
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = shared.shutdown.reached(Phase::Stopping) => return,
+        }
     }
+}
+
+fn alarm(app: &App) -> Alarm {
+    match &app.proof {
+        ClientProof::Secret(_) => Alarm::SecretEnding(app.name.to_string()),
+        ClientProof::Certificate { certificate, .. } => Alarm::CertificateEnding(certificate.display().to_string()),
+    }
+}
+
+fn told(app: &App, end: Timestamp, days: i64) -> String {
+    let date = end.date();
+    let when = if days == 0 { format!("It has ended, on {date}") } else { format!("It ends on {date}, within {days} days") };
+    format!("{when}; then no mail leaves through app {}. {}", app.name, app.proof.renewal())
 }
 
 /// When the application's secret or certificate ends, as far as that is known. A file that cannot be read is told of when a token is needed.

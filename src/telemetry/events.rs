@@ -13,7 +13,7 @@ use crate::reply::{Disposition, Outcome, Pause, PauseLength};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
 use crate::store::sqlite::Damaged;
-use crate::upstream::oauth::{App, ClientProof, News};
+use crate::upstream::oauth::{App, News};
 
 /// The relay is ready: every listener is bound and the queue is recovered.
 pub fn started(version: &str, listeners: &[SocketAddr], accounts: usize, queued: usize, in_doubt: usize) {
@@ -253,16 +253,7 @@ pub fn token(app: &AppName, news: &News) {
 
 /// An application's secret or certificate ends soon, or has ended.
 pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
-    let (what, advice) = match &app.proof {
-        ClientProof::Secret(_) => (
-            "client secret",
-            "make a new client secret in Entra, put its value in place of the old one, and write its end into client_secret_expires",
-        ),
-        ClientProof::Certificate { .. } => (
-            "certificate",
-            "make a new certificate, upload it to the application in Entra, and put it and its key in place of the old ones; a restart is not needed",
-        ),
-    };
+    let (what, advice) = (app.proof.what(), app.proof.renewal());
     macro_rules! line {
         ($level:ident) => {
             $level!(event = "credential-ends", app = %app.name, what, ends = %end, days, advice, "an application's {what} ends")

@@ -88,7 +88,9 @@ pub async fn deliver(
 fn was_dead(report: &Report) -> bool {
     match &report.end {
         End::Stopped(Trouble { step: Step::Mail, cause: Cause::Lost(_) }) => true,
-        End::Stopped(Trouble { step: Step::Mail, cause: Cause::Reply(reply) }) => reply.code == 421 || is_stale_token(Catalogue::builtin(), reply),
+        End::Stopped(Trouble { step: Step::Mail, cause: Cause::Reply(reply) }) => {
+            reply.code == 421 || is_stale_token(Catalogue::builtin(), reply)
+        }
         _ => false,
     }
 }

@@ -37,6 +37,28 @@ pub struct App {
     pub remember_refusal: Duration,
 }
 
+impl ClientProof {
+    /// What it is that ends one day, for an operator.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => "client secret",
+            Self::Certificate { .. } => "certificate",
+        }
+    }
+
+    /// What an operator must do before it ends.
+    pub fn renewal(&self) -> &'static str {
+        match self {
+            Self::Secret(_) => {
+                "Make a new client secret in Entra, put its value in place of the old one, and write its end into client_secret_expires."
+            }
+            Self::Certificate { .. } => {
+                "Make a new certificate, upload it to the application in Entra, and put it and its key in place of the old ones; a restart is not needed."
+            }
+        }
+    }
+}
+
 /// How an application proves who it is. Secrets, certificates and keys are read anew for each request, so that they can be replaced while the
 /// relay runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
