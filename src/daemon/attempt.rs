@@ -66,15 +66,15 @@ async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &Ac
         kind: message.kind,
     };
     let Rewritten { header, unsigned } = mail::rewrite(&head[..body_offset], &context);
-    let recipients: Vec<_> = job.delivery.recipients.iter().map(|recipient| recipient.address.clone()).collect();
     let transaction = Transaction {
         reverse_path: sender.map_or_else(|| message.reverse_path.to_string(), Mailbox::to_string),
-        recipients: &recipients,
+        recipients: &job.delivery.recipients,
         header: header.into(),
         content: &job.content,
         body_offset: body_offset as u64,
         eight_bit: message.eight_bit,
         smtputf8: message.smtputf8,
+        dsn: &message.dsn,
     };
     let result = upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await.result;
     if let (false, Some(sender), Ok(reply::Report { end: reply::End::Accepted(_), .. })) = (unsigned.is_empty(), sender, &result) {

@@ -4,12 +4,13 @@
 
 use lettre::transport::smtp::commands::{Data, Mail, Rset};
 
+use crate::mail::Recipient;
 use crate::reply::{Cause, Step, Trouble};
-use crate::smtp::{Mailbox, Reply};
+use crate::smtp::Reply;
 
 use super::Connection;
 use super::opening::{expect, expect_positive};
-use super::transaction::{LAST_WORDS, rcpt};
+use super::transaction::LAST_WORDS;
 
 /// RCPTs in one write. Their replies must fit in our receive buffer while we still write, or both sides would wait (RFC 2920 §3.1).
 const WINDOW: usize = 100;
@@ -17,7 +18,7 @@ const WINDOW: usize = 100;
 /// The commands, and where the replies go.
 pub(super) struct Envelope<'a> {
     pub(super) mail: Mail,
-    pub(super) recipients: &'a [Mailbox],
+    pub(super) recipients: &'a [Recipient],
     /// Which of them the server is asked about: at least one.
     pub(super) asked: &'a [usize],
     /// One for each of them.
@@ -61,7 +62,7 @@ impl Connection {
         expect_positive(Step::Mail, reply)?;
         self.needs_reset = true;
         for i in asked {
-            let reply = self.command(Step::Rcpt, rcpt(&recipients[*i]), limit).await?;
+            let reply = self.command(Step::Rcpt, self.rcpt(&recipients[*i]), limit).await?;
             answered(&mut replies[*i], reply)?;
         }
         if !any_accepted(replies) {
@@ -91,7 +92,7 @@ impl Connection {
             if let Some(mail) = &opening {
                 group.extend_from_slice(mail.to_string().as_bytes());
             }
-            window.iter().for_each(|i| group.extend_from_slice(rcpt(&recipients[*i]).to_string().as_bytes()));
+            window.iter().for_each(|i| group.extend_from_slice(self.rcpt(&recipients[*i]).to_string().as_bytes()));
             cut = self.post(group, tail).await;
             if reset {
                 let reply = self.answer(&cut, Step::Mail).await?;

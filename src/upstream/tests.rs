@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::mail::{AccountName, Content};
+use crate::mail::{AccountName, Content, Recipient};
 use crate::reply::{Cause, End, Report, Step, Trouble};
 use crate::secret::Secret;
-use crate::smtp::Mailbox;
+use crate::smtp::{MessageDsn, Notify, Orcpt, RecipientDsn, Ret};
 
 use super::*;
 use server::{Act, Ca, LOCKSTEP, PIPELINED, Rule, Script, Server, at};
@@ -23,11 +23,15 @@ fn login() -> Login {
     Login { user: "hve01@contoso.com".to_owned(), credential: Credential::Password(Secret::new("hunter2".to_owned())) }
 }
 
-fn mailboxes(texts: &[&str]) -> Vec<Mailbox> {
-    texts.iter().map(|text| text.parse().expect(text)).collect()
+fn mailboxes(texts: &[&str]) -> Vec<Recipient> {
+    let recipient =
+        |(i, text): (usize, &&str)| Recipient { ordinal: i as u16, address: text.parse().expect(text), dsn: RecipientDsn::default() };
+    texts.iter().enumerate().map(recipient).collect()
 }
 
-fn transaction<'a>(recipients: &'a [Mailbox], content: &'a Content) -> Transaction<'a> {
+const NO_DSN: &MessageDsn = &MessageDsn { ret: None, envid: None };
+
+fn transaction<'a>(recipients: &'a [Recipient], content: &'a Content) -> Transaction<'a> {
     Transaction {
         reverse_path: "hve01@contoso.com".to_owned(),
         recipients,
@@ -36,6 +40,7 @@ fn transaction<'a>(recipients: &'a [Mailbox], content: &'a Content) -> Transacti
         body_offset: 0,
         eight_bit: false,
         smtputf8: false,
+        dsn: NO_DSN,
     }
 }
 
@@ -107,6 +112,37 @@ async fn asks_for_nothing_that_is_not_offered() {
         ["AUTH LOGIN", "aHZlMDFAY29udG9zby5jb20=", "aHVudGVyMg==", "MAIL FROM:<hve01@contoso.com>", "RCPT TO:<a@contoso.com>", "DATA"];
     assert_eq!(commands[1..7], wanted);
     assert_eq!(commands[7..], ["MAIL FROM:<>", "RCPT TO:<a@contoso.com>", "DATA"]);
+}
+
+#[tokio::test]
+async fn passes_on_what_is_asked_of_notices_where_that_is_offered() {
+    let ca = Ca::new();
+    let mut recipients = mailboxes(&["a@contoso.com", "b@contoso.com", "c@contoso.com"]);
+    let orcpt = |address_type: &str, address: &str| Some(Orcpt { address_type: address_type.to_owned(), address: address.to_owned() });
+    let failure = Notify { failure: true, delay: true, ..Notify::NEVER };
+    recipients[0].dsn = RecipientDsn { notify: Some(failure), orcpt: orcpt("rfc822", "a+b=c@contoso.com") };
+    recipients[1].dsn = RecipientDsn { notify: Some(Notify::NEVER), orcpt: orcpt("utf-8", "jürgen@contoso.com") };
+    let (content, dsn) = (hello(), MessageDsn { ret: Some(Ret::Headers), envid: Some("run 7+1".to_owned()) });
+    let commands = [
+        "MAIL FROM:<hve01@contoso.com> SIZE=50 RET=HDRS ENVID=run+207+2B1",
+        "RCPT TO:<a@contoso.com> NOTIFY=FAILURE,DELAY ORCPT=rfc822;a+2Bb+3Dc@contoso.com",
+        "RCPT TO:<b@contoso.com> NOTIFY=NEVER ORCPT=utf-8;j\\x{FC}rgen@contoso.com",
+        "RCPT TO:<c@contoso.com>",
+    ];
+    for offers in [PIPELINED, LOCKSTEP] {
+        let server = Server::start(Script::new(&ca, offers)).await;
+        let report = opened(&server, &ca).await.transact(&Transaction { dsn: &dsn, ..transaction(&recipients, &content) }).await;
+        assert!(matches!(report.end, End::Accepted(_)));
+        let seen = server.seen().commands;
+        let envelope: Vec<&str> =
+            seen.iter().map(String::as_str).filter(|line| line.starts_with("MAIL") || line.starts_with("RCPT")).collect();
+        let wanted = if offers == PIPELINED {
+            commands.to_vec()
+        } else {
+            vec!["MAIL FROM:<hve01@contoso.com> SIZE=50", "RCPT TO:<a@contoso.com>", "RCPT TO:<b@contoso.com>", "RCPT TO:<c@contoso.com>"]
+        };
+        assert_eq!(envelope, wanted);
+    }
 }
 
 #[tokio::test]
@@ -322,7 +358,7 @@ async fn a_transaction_that_was_left_open_is_reset_before_the_next() {
 async fn many_recipients_get_their_replies_in_order() {
     let ca = Ca::new();
     let texts: Vec<String> = (0..333).map(|i| format!("{}{i}@contoso.com", if i % 7 == 0 { "bad" } else { "good" })).collect();
-    let recipients: Vec<Mailbox> = texts.iter().map(|text| text.parse().expect("a mailbox")).collect();
+    let recipients = mailboxes(&texts.iter().map(String::as_str).collect::<Vec<_>>());
     let content = hello();
     let server = Server::start(Script::new(&ca, PIPELINED).with(&[at("RCPT TO:<bad", Act::Say(b"550 5.1.1 no\r\n"))])).await;
     let report = opened(&server, &ca).await.transact(&transaction(&recipients, &content)).await;

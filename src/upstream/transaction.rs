@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lettre::Address;
 use lettre::transport::smtp::commands::{Mail, Rcpt};
-use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter};
+use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter, RcptParameter};
 
-use crate::mail::Content;
+use crate::mail::{Content, Recipient};
 use crate::reply::{Cause, End, Report, Step, Trouble};
-use crate::smtp::{EnhancedStatus, Mailbox, Reply};
+use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, RecipientDsn, Reply};
 
 use super::Connection;
 use super::content::{Framing, Piece, Pieces};
@@ -47,8 +47,8 @@ const RESTED: Duration = Duration::from_secs(1);
 pub struct Transaction<'a> {
     /// The mailbox of MAIL FROM; empty for the null path.
     pub reverse_path: String,
-    /// The forward-paths.
-    pub recipients: &'a [Mailbox],
+    /// The forward-paths, with what is asked of notices about each.
+    pub recipients: &'a [Recipient],
     /// The header block as it is to be sent, with the empty line that ends it.
     pub header: Bytes,
     /// The stored content.
@@ -59,6 +59,8 @@ pub struct Transaction<'a> {
     pub eight_bit: bool,
     /// The message needs SMTPUTF8.
     pub smtputf8: bool,
+    /// What is asked of notices about the message.
+    pub dsn: &'a MessageDsn,
 }
 
 impl Transaction<'_> {
@@ -71,7 +73,7 @@ impl Transaction<'_> {
 impl Connection {
     /// Makes one transaction. What happened is in the report; whether the connection can carry another, in [`Connection::usable`].
     pub async fn transact(&mut self, transaction: &Transaction<'_>) -> Report {
-        let mut recipients: Vec<_> = transaction.recipients.iter().map(|recipient| self.unaskable(recipient)).collect();
+        let mut recipients: Vec<_> = transaction.recipients.iter().map(|recipient| self.unaskable(&recipient.address)).collect();
         self.handed_over = false;
         let end = match self.run(transaction, &mut recipients).await {
             Ok(end) => end,
@@ -127,7 +129,7 @@ impl Connection {
         expect_positive(Step::EndOfData, reply).map(End::Accepted)
     }
 
-    /// MAIL with the parameters that the server offers (RFC 1870, RFC 6152, RFC 6531).
+    /// MAIL with the parameters that the server offers (RFC 1870, RFC 3461, RFC 6152, RFC 6531).
     fn mail(&self, transaction: &Transaction<'_>) -> Result<Mail, Trouble> {
         let sender = match transaction.reverse_path.as_str() {
             "" => None,
@@ -147,7 +149,29 @@ impl Connection {
         if self.offers.smtputf8 && transaction.smtputf8 {
             parameters.push(MailParameter::SmtpUtfEight);
         }
+        if self.offers.dsn {
+            // lettre writes the values as xtext, which changes nothing of RET's.
+            let MessageDsn { ret, envid } = transaction.dsn;
+            let given = [("RET", ret.map(|ret| ret.to_string())), ("ENVID", envid.clone())];
+            let other =
+                |(keyword, value): (&str, Option<String>)| Some(MailParameter::Other { keyword: keyword.to_owned(), value: Some(value?) });
+            parameters.extend(given.into_iter().filter_map(other));
+        }
         Ok(Mail::new(sender, parameters))
+    }
+
+    /// RCPT with the parameters that the server offers (RFC 3461).
+    pub(super) fn rcpt(&self, recipient: &Recipient) -> Rcpt {
+        let Recipient { address: mailbox, dsn: RecipientDsn { notify, orcpt }, .. } = recipient;
+        let mut parameters = Vec::new();
+        if self.offers.dsn {
+            let orcpt = orcpt.as_ref().map(|orcpt| format!("{};{}", orcpt.address_type, orcpt.ascii_address()));
+            let given = [("NOTIFY", notify.map(|notify| notify.to_string())), ("ORCPT", orcpt)];
+            let other =
+                |(keyword, value): (&str, Option<String>)| Some(RcptParameter::Other { keyword: keyword.to_owned(), value: Some(value?) });
+            parameters.extend(given.into_iter().filter_map(other));
+        }
+        Rcpt::new(address(mailbox), parameters)
     }
 
     /// The reply that a recipient gets from us because the server could not even be asked (RFC 6531 §3.2).
@@ -181,10 +205,6 @@ impl Connection {
             _ => trouble,
         }
     }
-}
-
-pub(super) fn rcpt(recipient: &Mailbox) -> Rcpt {
-    Rcpt::new(address(recipient), Vec::new())
 }
 
 /// As lettre has it. Its own reading of addresses refuses some that devices use; a [`Mailbox`] has nothing in it that could end a command.

@@ -259,7 +259,7 @@ async fn content_arrives_octet_for_octet() {
 async fn many_recipients_and_a_content_do_not_block_each_other() {
     let ca = Ca::new();
     let texts: Vec<String> = (0..333).map(|i| format!("{}{i}@contoso.com", if i % 7 == 0 { "bad" } else { "good" })).collect();
-    let recipients: Vec<Mailbox> = texts.iter().map(|text| text.parse().expect("a mailbox")).collect();
+    let recipients = mailboxes(&texts.iter().map(String::as_str).collect::<Vec<_>>());
     let content = lines(120_000);
     let server = Server::start(Script::new(&ca, CHUNKED).with(&[at("RCPT TO:<bad", Act::Say(b"550 5.1.1 no\r\n"))])).await;
     let report = opened(&server, &ca).await.transact(&transaction(&recipients, &content)).await;
