@@ -85,10 +85,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Reads the wall once; from here on only the boot clock counts.
+    /// Reads the wall; from here on only the boot clock counts.
     pub fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { wall_at_start: wall.as_millis() as i64, boot_at_start: boot_millis() }
+        Self { wall_at_start: wall_millis(), boot_at_start: boot_millis() }
     }
 
     /// What the wall clock says, steps and all: for what is held against the clocks of other machines, and for nothing else.
@@ -101,6 +100,11 @@ impl Clock {
         self.at(boot_millis())
     }
 
+    /// By how many milliseconds the wall clock is ahead of the relay's time: somebody may have set it since the start.
+    pub fn wall_ahead(&self) -> i64 {
+        wall_millis() - self.now().0
+    }
+
     /// The present time together with the reading of the boot clock that it comes from, in milliseconds.
     pub fn reading(&self) -> (Timestamp, i64) {
         let boot = boot_millis();
@@ -111,6 +115,10 @@ impl Clock {
     pub fn at(&self, boot: i64) -> Timestamp {
         Timestamp(self.wall_at_start + boot - self.boot_at_start)
     }
+}
+
+fn wall_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
 fn boot_millis() -> i64 {

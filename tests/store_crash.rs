@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use hve_relay::mail::{AccountName, DeliveryId, QueueId, QueueIds, Queued};
 use hve_relay::store::sqlite::Sqlite;
-use hve_relay::store::{Anchor, BudgetRow, Incoming, Settings, Spool, StoreError};
-use samples::{SIZES, accept, is_intact, now, settled};
+use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, Settings, Spool, StoreError};
+use samples::{SIZES, accept, is_intact, now, settled, start};
 
 const ROLE: &str = "STORE_CRASH_ROLE";
 const DIR: &str = "STORE_CRASH_DIR";
@@ -58,10 +58,10 @@ async fn what_was_settled_stays_so_and_what_was_started_is_in_doubt() {
             };
             assert!(as_promised, "after {lines} lines: {id} was {state} and is {found:?}");
         }
-        // What an attempt used of the budgets is there if its end is, for it was kept before.
+        // What an attempt uses of the budgets is recorded if and only if its begin is.
         let used = used_in(temp.path()).await;
-        let mut ended = last.keys().filter(|id| left.get(id).is_none_or(|left| left.attempts == 1)).map(QueueId::to_string);
-        assert!(ended.all(|id| used.contains(&id)), "after {lines} lines");
+        let begun = |id: &&QueueId| left.get(id).is_none_or(|left| left.in_doubt || left.attempts == 1);
+        assert!(last.keys().all(|id| begun(&id) == used.contains(&id.to_string())), "after {lines} lines");
         assert!(left.iter().filter(|(id, _)| !last.contains_key(id)).all(|(_, left)| left.attempts == 0), "nothing is done unheard");
     }
 }
@@ -171,7 +171,9 @@ async fn endless_mail(spool: Arc<Sqlite>, deliver: bool) {
 async fn attempt(spool: &Sqlite, id: QueueId, kind: usize) {
     let delivery = DeliveryId { message: id, part: 1 };
     say(format_args!("starting {id}"));
-    let job = spool.start(delivery, &AccountName::new("hve01@contoso.com"), 2, now()).await.expect("served").expect("found");
+    // A line of its own, and one that all write.
+    let budget = vec![used(&id.to_string(), 1), used("all", 2)];
+    let job = start(spool, delivery, 2, budget).await.expect("found");
     assert!(is_intact(&job));
     say(format_args!("started {id}"));
     let (ordinals, outcome) = match kind {
@@ -180,9 +182,7 @@ async fn attempt(spool: &Sqlite, id: QueueId, kind: usize) {
         _ => (&[0, 1][..], "settled"),
     };
     say(format_args!("settling {id}"));
-    // A line of its own, and one that all write.
-    let budget = vec![used(&id.to_string(), 1), used("all", 2)];
-    spool.keep_ledger(budget, false, anchor()).await.expect("kept");
+    spool.keep_ledger(Bookkeeping::Changed(vec![used("all", 1)])).await.expect("kept");
     spool.settle(settled(delivery, ordinals)).await.expect("settled");
     say(format_args!("{outcome} {id}"));
 }
@@ -223,10 +223,9 @@ async fn fill(spool: &Sqlite) {
     assert!(matches!(refused, StoreError::Full(_)), "{refused}");
     for number in 1..=accepted {
         let delivery = DeliveryId { message: samples::id(number), part: 1 };
-        let job = spool.start(delivery, &AccountName::new("hve01@contoso.com"), 1, now()).await.expect("recorded").expect("found");
+        let job = start(spool, delivery, 1, vec![used(&delivery.message.to_string(), 1)]).await.expect("found");
         assert!(is_intact(&job));
-        let budget = vec![used(&delivery.message.to_string(), 1)];
-        spool.keep_ledger(budget, false, anchor()).await.expect("recorded");
+        spool.keep_ledger(Bookkeeping::Changed(vec![used("all", 1)])).await.expect("recorded");
         spool.settle(settled(delivery, &[0])).await.expect("recorded");
     }
     assert!(!Path::new(&dir).join("spool/ballast").exists(), "it was needed");
@@ -304,10 +303,6 @@ fn lines_of(told: &[u8]) -> impl Iterator<Item = (String, QueueId)> {
 /// What is used of a limit, by one account.
 fn used(limit: &str, amount: u32) -> BudgetRow {
     BudgetRow { account: Some(AccountName::new("hve01@contoso.com")), limit: limit.into(), index: 0, at: Some(now()), amount }
-}
-
-fn anchor() -> Anchor {
-    Anchor { boot_id: "boot".into(), boot: 1, at: now() }
 }
 
 /// The limits of which something is used.

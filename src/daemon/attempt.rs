@@ -1,4 +1,4 @@
-//! One attempt from its record in the store to the record of its end; and the end of what became too old.
+//! One attempt, whose begin is recorded in the store, up to the record of its end; and the end of what became too old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,24 +23,11 @@ use crate::upstream::{self, Transaction};
 /// How long to wait before the store is asked again for what it could not do.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Tries one delivery, to so many of its recipients, on one account and records what came of it.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryId, account: AccountName, recipients: u16) {
-    let started = shared.clock.now();
-    let mut job = match shared.store.start(delivery, &account, recipients, started).await {
-        Ok(Some(job)) => job,
-        Ok(None) => {
-            shared.tell(Event::PutBack { delivery, due: started });
-            return shared.tell(Event::Settled { delivery, remaining: 0, due: started });
-        }
-        Err(StoreError::Fatal(why)) => return shared.store_failed(&why),
-        Err(error) => {
-            telemetry::store_busy("starting an attempt", &error.to_string());
-            return shared.tell(Event::PutBack { delivery, due: started + STORE_RETRY });
-        }
-    };
+/// Tries one delivery, to so many of its recipients, on one account and records what came of it. That it begins is recorded.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, recipients: u16, started: Timestamp, mut job: Job) {
     let left_out = job.delivery.recipients.split_off(usize::from(recipients).min(job.delivery.recipients.len())).len();
     let Some(upstream) = shared.accounts.get(&account) else {
-        return shared.tell(Event::PutBack { delivery, due: started + STORE_RETRY });
+        return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
     let judgement = match attempt(&shared, upstream, &account, &job).await {
         Ok(report) => reply::judge(shared.catalogue, &report, job.delivery.class),

@@ -11,7 +11,7 @@ use super::{Phase, Shared};
 use crate::clock::Timestamp;
 use crate::mail::{DeliveryId, Queued};
 use crate::schedule::{Decision, Ended, Scheduler};
-use crate::store::Spool;
+use crate::store::{Spool, Start, Started};
 use crate::telemetry;
 
 /// What the dispatcher hears.
@@ -66,20 +66,19 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
         let phase = shared.shutdown.phase();
         if phase == Phase::Running {
             let decisions: Vec<Decision> = std::iter::from_fn(|| scheduler.next(now)).collect();
-            // What is reserved is durable before anything of it is used. What was given back or used up may wait: until it is recorded it counts
-            // as in flight, and after a crash as used.
-            let starts = decisions.iter().any(|decision| matches!(decision, Decision::Attempt { .. }));
-            let kept = !starts && !books.are_late(now) || books.keep(&shared, &mut scheduler).await;
+            let mut starts = Vec::new();
             for decision in decisions {
                 match decision {
-                    Decision::Expire { delivery } => {
-                        attempts.spawn(attempt::expire(shared.clone(), delivery));
-                    }
-                    Decision::Attempt { delivery, account, recipients } if kept => {
-                        attempts.spawn(attempt::run(shared.clone(), delivery, account, recipients));
-                    }
-                    Decision::Attempt { delivery, .. } => scheduler.put_back(now, delivery, now + STORE_RETRY),
+                    Decision::Expire { delivery } => drop(attempts.spawn(attempt::expire(shared.clone(), delivery))),
+                    Decision::Attempt { delivery, account, recipients } => starts.push(Start { delivery, account, recipients }),
                 }
+            }
+            // What is reserved is durable before anything of it is used. What was given back or used up may wait: until it is recorded it counts
+            // as in flight, and after a crash as used.
+            if !starts.is_empty() {
+                begin(&shared, &mut scheduler, &mut books, &mut attempts, starts).await;
+            } else if books.are_late(now) {
+                books.keep(&shared, &mut scheduler).await;
             }
         }
         if phase == Phase::Ending || (phase == Phase::Stopping && attempts.is_empty()) {
@@ -113,6 +112,37 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
                     books.note(now);
                 }
                 Event::Ask(Question(question)) => question(&mut scheduler, now),
+            }
+        }
+    }
+}
+
+/// Records that these attempts begin, all at once, and lets them.
+async fn begin<S: Spool>(
+    shared: &Arc<Shared<S>>,
+    scheduler: &mut Scheduler,
+    books: &mut Books,
+    attempts: &mut JoinSet<()>,
+    starts: Vec<Start>,
+) {
+    let now = shared.clock.now();
+    let Some(started) = books.start(shared, scheduler, starts.clone(), now).await else {
+        // The books are behind and know it.
+        starts.iter().for_each(|start| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
+        return;
+    };
+    for (start, started) in starts.into_iter().zip(started) {
+        match started {
+            Started::Begun(job) => drop(attempts.spawn(attempt::run(shared.clone(), start.account, start.recipients, now, job))),
+            Started::Gone => {
+                scheduler.put_back(now, start.delivery, now);
+                scheduler.settled(now, start.delivery, 0, now);
+                books.note(now);
+            }
+            Started::Unreadable(why) => {
+                telemetry::store_busy("starting an attempt", &why);
+                scheduler.put_back(now, start.delivery, now + STORE_RETRY);
+                books.note(now);
             }
         }
     }

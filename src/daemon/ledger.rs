@@ -1,7 +1,12 @@
 //! What is used of the budgets, between the scheduler and the store.
 //!
-//! The scheduler says what changed; it is durable before any attempt begins that needs it. After a restart the stored times are brought onto
-//! the present clock: within one boot the boot clock says how much time has really passed, whatever was done to the wall clock meanwhile.
+//! The scheduler says what changed; it is recorded in one transaction with the attempts that need it. After a restart the stored times are
+//! brought onto the present clock. Within one boot the boot clock says how much time has really passed, whatever was done to the wall clock
+//! meanwhile. After another boot only the wall clock is left: if it had been put forward under the former process, the stored times are put
+//! forward too, or they would look older than they are. That it had been put back is not believed: budget would become free too early.
+//!
+//! The relay's time and the boot clock run side by side as long as a process lives, so the anchor that ties them together is written once, with
+//! all lines in the new process's time, and again only when the wall clock was set.
 
 use std::fs;
 use std::time::Duration;
@@ -11,20 +16,23 @@ use crate::budget;
 use crate::clock::{Clock, Timestamp};
 use crate::mail::AccountName;
 use crate::schedule::{BudgetChange, Scheduler, Suspension};
-use crate::store::{Anchor, BudgetRow, Ledger, Spool, StoreError};
+use crate::store::{Anchor, Bookkeeping, BudgetRow, Ledger, Spool, Start, Started, StoreError};
 use crate::telemetry;
 
 /// Keeps the store's budgets as the scheduler's are.
 #[derive(Debug, Default)]
 pub(super) struct Books {
-    /// The store missed some changes: it gets everything anew.
-    behind: bool,
+    /// By how much the wall clock was ahead when all lines were recorded anew; none: that is to be done.
+    ahead: Option<i64>,
     /// Since when something has changed that is not recorded.
     unrecorded: Option<Timestamp>,
 }
 
 /// How long a change may wait for the next attempt to be recorded together with its reservation.
 const LAG: Duration = Duration::from_millis(100);
+/// Milliseconds by which the wall clock may wander against the relay's time before that is recorded. The hardware clock, which carries the time
+/// over to another boot, is no more exact.
+const WANDER: u64 = 1_000;
 
 impl Books {
     /// Something changed that nothing depends on yet.
@@ -42,36 +50,68 @@ impl Books {
         self.due().is_some_and(|due| due <= now)
     }
 
-    /// Records what changed; returns whether it is durable.
-    pub async fn keep<S: Spool>(&mut self, shared: &Shared<S>, scheduler: &mut Scheduler) -> bool {
-        let changes = if self.behind { scheduler.budget_state() } else { scheduler.budget_changes() };
-        if changes.is_empty() && !self.behind {
+    /// Records what changed; until that succeeds, more and more of it.
+    pub async fn keep<S: Spool>(&mut self, shared: &Shared<S>, scheduler: &mut Scheduler) {
+        let (bookkeeping, ahead) = self.changes(shared, scheduler);
+        if bookkeeping == Bookkeeping::Changed(Vec::new()) {
             self.unrecorded = None;
-            return true;
+            return;
         }
-        let rows = changes.into_iter().map(row).collect();
+        let kept = shared.store.keep_ledger(bookkeeping).await;
+        self.told(shared, ahead, kept.map(|()| Vec::new()), "recording what is used of the budgets");
+    }
+
+    /// Records that attempts begin, and what they reserve. None: nothing is recorded, and none may begin.
+    pub async fn start<S: Spool>(
+        &mut self,
+        shared: &Shared<S>,
+        scheduler: &mut Scheduler,
+        starts: Vec<Start>,
+        now: Timestamp,
+    ) -> Option<Vec<Started>> {
+        let (bookkeeping, ahead) = self.changes(shared, scheduler);
+        let started = shared.store.start(starts, now, bookkeeping).await;
+        self.told(shared, ahead, started, "starting attempts")
+    }
+
+    /// What is to be recorded, and by how much the wall clock is ahead at this moment.
+    fn changes<S: Spool>(&self, shared: &Shared<S>, scheduler: &mut Scheduler) -> (Bookkeeping, i64) {
+        let ahead = shared.clock.wall_ahead();
+        if self.ahead.is_some_and(|recorded| recorded.abs_diff(ahead) <= WANDER) {
+            return (Bookkeeping::Changed(scheduler.budget_changes().into_iter().map(row).collect()), ahead);
+        }
         let (at, boot) = shared.clock.reading();
-        match shared.store.keep_ledger(rows, self.behind, Anchor { boot_id: shared.boot_id.clone(), boot, at }).await {
-            Ok(()) => {
-                (self.behind, self.unrecorded) = (false, None);
-                return true;
+        let anchor = Anchor { boot_id: shared.boot_id.clone(), boot, at, ahead };
+        (Bookkeeping::Anew(scheduler.budget_state().into_iter().map(row).collect(), anchor), ahead)
+    }
+
+    fn told<S: Spool>(
+        &mut self,
+        shared: &Shared<S>,
+        ahead: i64,
+        recorded: Result<Vec<Started>, StoreError>,
+        what: &str,
+    ) -> Option<Vec<Started>> {
+        match recorded {
+            Ok(started) => {
+                // Only what differs by more makes all be recorded anew: so that many small steps count as well, the reference stays.
+                let reference = self.ahead.filter(|recorded| recorded.abs_diff(ahead) <= WANDER).unwrap_or(ahead);
+                (self.ahead, self.unrecorded) = (Some(reference), None);
+                return Some(started);
             }
             Err(StoreError::Fatal(why)) => shared.store_failed(&why),
-            Err(error) => telemetry::store_busy("recording what is used of the budgets", &error.to_string()),
+            Err(error) => telemetry::store_busy(what, &error.to_string()),
         }
-        self.behind = true;
-        // Once more after a while, whether anything goes or not.
-        self.unrecorded = Some(at);
-        false
+        // The scheduler has told the changes and will not tell them again. Once more after a while, whether anything goes or not.
+        (self.ahead, self.unrecorded) = (None, Some(shared.clock.now()));
+        None
     }
 }
 
 /// Brings the scheduler to where the store's ledger says that things stand.
 pub(super) fn restore(ledger: &Ledger, scheduler: &mut Scheduler, accounts: &[AccountName], clock: &Clock, boot_id: &str) {
     let now = clock.now();
-    // Of another boot nothing is known but the wall clock.
-    let same_boot = ledger.anchor.as_ref().filter(|anchor| anchor.boot_id == boot_id);
-    let shift = same_boot.map_or(0, |anchor| clock.at(anchor.boot).as_millis() - anchor.at.as_millis());
+    let shift = ledger.anchor.as_ref().map_or(0, |anchor| shift(anchor, clock, boot_id));
     for holder in accounts.iter().map(Some).chain([None]) {
         let rows: Vec<budget::Row> = ledger.budget.iter().filter(|row| row.account.as_ref() == holder).filter_map(read).collect();
         scheduler.restore(holder, &rows, now, shift);
@@ -80,6 +120,11 @@ pub(super) fn restore(ledger: &Ledger, scheduler: &mut Scheduler, accounts: &[Ac
         let until = suspended.until.map(|until| Timestamp::from_millis(until.as_millis().saturating_add(shift)));
         scheduler.suspend(&suspended.account, Some(Suspension { until, reason: suspended.reason.clone() }));
     }
+}
+
+/// Milliseconds from the time that the anchor belongs to, to that of this process.
+fn shift(anchor: &Anchor, clock: &Clock, boot_id: &str) -> i64 {
+    if anchor.boot_id == boot_id { clock.at(anchor.boot).as_millis() - anchor.at.as_millis() } else { anchor.ahead.max(0) }
 }
 
 /// Which boot of the machine this is; empty where the system does not tell, and then no two are the same.
@@ -99,4 +144,30 @@ fn row(BudgetChange { account, change }: BudgetChange) -> BudgetRow {
 /// A row of a limit that this version does not know says nothing.
 fn read(row: &BudgetRow) -> Option<budget::Row> {
     Some(budget::Row { limit: row.limit.parse().ok()?, slot: row.index, at: row.at, amount: row.amount })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_times_never_look_older_than_they_are() {
+        let clock = Clock::start();
+        let (at, boot) = clock.reading();
+        let anchor = |boot_id: &str, behind: i64, ahead| Anchor {
+            boot_id: boot_id.to_owned(),
+            boot,
+            at: Timestamp::from_millis(at.as_millis() - behind),
+            ahead,
+        };
+        let hour = 3_600_000;
+        // Within a boot the boot clock knows, whatever the wall clock said.
+        for (behind, ahead) in [(0, 0), (hour, hour), (hour, 0), (-hour, hour), (-hour, -hour)] {
+            assert_eq!(shift(&anchor("this", behind, ahead), &clock, "this"), behind);
+        }
+        // After another one only what the wall clock was put forward is known for certain.
+        for (ahead, wanted) in [(0, 0), (hour, hour), (-hour, 0)] {
+            assert_eq!(shift(&anchor("former", hour, ahead), &clock, "this"), wanted);
+        }
+    }
 }

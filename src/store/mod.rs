@@ -78,6 +78,37 @@ pub struct Settlement {
     pub notice: Option<NewMessage>,
 }
 
+/// An attempt that is about to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// On which account.
+    pub account: AccountName,
+    /// To how many of the recipients, from the first.
+    pub recipients: u16,
+}
+
+/// Whether an attempt may begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// It is recorded that it begins. This is what it needs, all recipients included.
+    Begun(Job),
+    /// The delivery is settled or unknown.
+    Gone,
+    /// What it needs cannot be read, for this reason; nothing is recorded of it.
+    Unreadable(String),
+}
+
+/// What is to be recorded of the budgets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bookkeeping {
+    /// These lines changed.
+    Changed(Vec<BudgetRow>),
+    /// These lines are all there are, and their times are those of this anchor.
+    Anew(Vec<BudgetRow>, Anchor),
+}
+
 /// What is used of a budget: one line of its ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetRow {
@@ -103,6 +134,8 @@ pub struct Anchor {
     pub boot: i64,
     /// The relay's time at that moment.
     pub at: Timestamp,
+    /// By how many milliseconds the wall clock was ahead of the relay's time: it may have been set since the relay read it.
+    pub ahead: i64,
 }
 
 /// An operator's word that an account is not to be used.
@@ -181,17 +214,15 @@ pub trait Spool: Send + Sync + 'static {
     /// Calls `each` for every queued delivery, oldest message first. Called once, at start.
     fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Records that an attempt to so many of the recipients, from the first, begins and returns what it needs, all recipients included; `None`
-    /// if the delivery is settled or unknown. If what it needs cannot be
-    /// read, nothing is recorded.
-    /// Once this has returned, a crash leaves the delivery in doubt until it is settled.
+    /// Records that attempts begin, and what changed of the budgets: all in one transaction, so that what an attempt uses is recorded when it
+    /// begins. The answers are in the order of `starts`.
+    /// Once this has returned, a crash leaves each delivery that has begun in doubt until it is settled.
     fn start(
         &self,
-        delivery: DeliveryId,
-        account: &AccountName,
-        recipients: u16,
+        starts: Vec<Start>,
         now: Timestamp,
-    ) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
+        bookkeeping: Bookkeeping,
+    ) -> impl Future<Output = Result<Vec<Started>, StoreError>> + Send;
 
     /// A delivery as it stands, without starting an attempt.
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
@@ -203,9 +234,9 @@ pub trait Spool: Send + Sync + 'static {
     /// What is kept besides messages. Called once, at start.
     fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;
 
-    /// Records what changed of the budgets, or with `all` that these rows are all there are, and where the clocks stand. Of two rows for one
-    /// line of a ledger the one that is handed over later stays: let one task hand them over.
-    fn keep_ledger(&self, budget: Vec<BudgetRow>, all: bool, anchor: Anchor) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Records what changed of the budgets. Here as in `start`, of two rows for one line of a ledger the one that is handed over later stays: let
+    /// one task hand them over.
+    fn keep_ledger(&self, bookkeeping: Bookkeeping) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records that an operator has suspended an account; `resume` forgets it.
     fn suspend(&self, suspended: Suspended) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use hve_relay::mail::{AccountName, DeliveryId, InDoubt, Kind, QueueId, Queued};
 use hve_relay::smtp::ReversePath;
-use hve_relay::store::{Incoming, NewMessage, Settlement, Spool, StoreError};
+use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, NewMessage, Settlement, Spool, Start, Started, StoreError};
 
-use crate::samples::{self, SIZES, accept, id, is_intact, now, settled};
+use crate::samples::{self, SIZES, accept, id, is_intact, now, settled, start};
 
 /// Where the spool under test lives: it can be opened, dropped and opened again, and is then the same.
 pub trait Bed {
@@ -27,7 +27,7 @@ macro_rules! conformance {
             what_is_not_accepted_leaves_nothing, an_attempt_without_an_end_is_found_in_doubt, what_is_not_there_cannot_be_started,
             ordinals_stay_when_others_are_settled, a_message_goes_with_its_last_recipient, a_notice_comes_with_the_settlement,
             settling_twice_does_nothing, what_does_not_fit_is_refused, an_id_is_taken_once, what_cannot_be_settled_is_not_accepted,
-            many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm, what_the_scheduler_must_know_is_found_again,
+            attempts_begin_together_with_what_they_use, many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm, what_the_scheduler_must_know_is_found_again,
             what_is_used_of_budgets_is_kept_line_by_line,
             where_the_clocks_stand_is_kept, accounts_stay_suspended_until_they_are_resumed, what_is_held_stays_held_until_it_is_released,
             a_removed_delivery_is_gone_and_its_message_with_the_last, the_last_reply_is_that_of_the_last_attempt,
@@ -97,7 +97,7 @@ pub async fn an_attempt_without_an_end_is_found_in_doubt(bed: impl Bed) {
         accept(&spool, id(number), 100, &[3]).await.expect("accepted");
     }
     for number in 1..=2 {
-        let job = spool.start(first(number), &account, 2, now()).await.expect("served").expect("found");
+        let job = start(&spool, first(number), 2, vec![]).await.expect("found");
         assert!(is_intact(&job));
         assert_eq!(job.delivery.recipients.len(), 3, "also those that it is not tried for");
     }
@@ -111,26 +111,56 @@ pub async fn an_attempt_without_an_end_is_found_in_doubt(bed: impl Bed) {
 
 pub async fn what_is_not_there_cannot_be_started(bed: impl Bed) {
     let spool = bed.open();
-    let account = AccountName::new("hve01@contoso.com");
-    assert_eq!(spool.start(first(1), &account, 1, now()).await, Ok(None));
+    assert_eq!(start(&spool, first(1), 1, vec![]).await, None);
     accept(&spool, id(1), 100, &[1]).await.expect("accepted");
-    assert_eq!(spool.start(DeliveryId { message: id(1), part: 2 }, &account, 1, now()).await, Ok(None));
+    assert_eq!(start(&spool, DeliveryId { message: id(1), part: 2 }, 1, vec![]).await, None);
     spool.settle(settled(first(1), &[0])).await.expect("settled without an attempt");
-    assert_eq!(spool.start(first(1), &account, 1, now()).await, Ok(None));
+    assert_eq!(start(&spool, first(1), 1, vec![]).await, None);
     assert_eq!(spool.load(first(1)).await, Ok(None));
+}
+
+pub async fn attempts_begin_together_with_what_they_use(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=3 {
+        accept(&spool, id(number), SIZES[number as usize], &[1, 2]).await.expect("accepted");
+    }
+    drop(spool);
+    // Some are known from their acceptance, some must be read, and of some there is nothing any more.
+    let spool = bed.open();
+    for number in 4..=5 {
+        accept(&spool, id(number), 40_000, &[1]).await.expect("accepted");
+    }
+    assert_eq!(spool.remove(first(4)).await, Ok(true));
+    let row = |index, amount| BudgetRow { account: None, limit: "day".into(), index, at: None, amount };
+    let (second, account) = (DeliveryId { message: id(2), part: 2 }, AccountName::new("hve01@contoso.com"));
+    let wanted = [first(5), first(3), first(9), second, first(4)];
+    let starts = wanted.map(|delivery| Start { delivery, account: account.clone(), recipients: delivery.part });
+    let started = spool.start(starts.to_vec(), now(), Bookkeeping::Changed(vec![row(0, 3), row(1, 5)])).await.expect("served");
+    for (delivery, started) in wanted.iter().zip(&started) {
+        match started {
+            Started::Begun(job) => assert!(job.delivery.id == *delivery && is_intact(job)),
+            Started::Gone => assert!([first(9), first(4)].contains(delivery)),
+            Started::Unreadable(why) => panic!("{delivery}: {why}"),
+        }
+    }
+    assert_eq!(started.iter().filter(|started| matches!(started, Started::Begun(_))).count(), 3);
+    drop(spool);
+    let spool = bed.open();
+    let begun: Vec<_> = queued(&spool).await.into_iter().filter_map(|queued| Some((queued.id, queued.in_doubt?.recipients))).collect();
+    assert_eq!(begun, [(second, 2), (first(3), 1), (first(5), 1)]);
+    assert_eq!(spool.ledger().await.expect("served").budget, [row(0, 3), row(1, 5)]);
 }
 
 pub async fn ordinals_stay_when_others_are_settled(bed: impl Bed) {
     let spool = bed.open();
-    let account = AccountName::new("hve01@contoso.com");
     accept(&spool, id(1), 100, &[5]).await.expect("accepted");
     // Once without an attempt before, once after one: neither may bring back what is settled.
     for (settled, left) in [(vec![0, 2], vec![1, 3, 4]), (vec![3], vec![1, 4])] {
         let due = now() + Duration::from_secs(60);
         let settlement = Settlement { due, attempts: 7, ..samples::settled(first(1), &settled) };
         spool.settle(settlement).await.expect("settled");
-        for job in [spool.load(first(1)).await, spool.start(first(1), &account, 1, now()).await] {
-            let delivery = job.expect("served").expect("found").delivery;
+        for job in [spool.load(first(1)).await.expect("served"), start(&spool, first(1), 1, vec![]).await] {
+            let delivery = job.expect("found").delivery;
             assert_eq!(delivery.recipients.iter().map(|recipient| recipient.ordinal).collect::<Vec<_>>(), left);
             assert!(delivery.recipients.iter().all(|r| r.address.local_part() == format!("user{}", r.ordinal)));
             assert_eq!((delivery.due, delivery.attempts), (due, 7));
@@ -211,13 +241,12 @@ pub async fn what_cannot_be_settled_is_not_accepted(bed: impl Bed) {
 
 pub async fn many_at_once_are_all_kept(bed: impl Bed) {
     let spool = Arc::new(bed.open());
-    let account = AccountName::new("hve01@contoso.com");
     let journey = |number: i64| {
-        let (spool, account) = (spool.clone(), account.clone());
+        let spool = spool.clone();
         tokio::spawn(async move {
             let size = SIZES[number as usize % SIZES.len()];
             accept(&*spool, id(number), size, &[2]).await.expect("accepted");
-            let job = spool.start(first(number), &account, 1, now()).await.expect("served").expect("found");
+            let job = start(&*spool, first(number), 1, vec![]).await.expect("found");
             assert!(is_intact(&job));
             let gone: &[u16] = if number % 3 == 0 { &[0, 1] } else { &[0] };
             spool.settle(settled(first(number), gone)).await.expect("settled");

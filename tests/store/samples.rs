@@ -1,9 +1,11 @@
 //! Messages whose content follows from their id, so that it can be checked without having been kept.
 
 use hve_relay::clock::Timestamp;
-use hve_relay::mail::{Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName};
+use hve_relay::mail::{
+    AccountName, Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName,
+};
 use hve_relay::smtp::{MessageDsn, RecipientDsn, Ret, ReversePath};
-use hve_relay::store::{Incoming, Job, Settlement, Spool, StoreError};
+use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, Job, Settlement, Spool, Start, Started, StoreError};
 
 /// Sizes on both sides of each threshold, as a burst of mixed mail has them.
 pub const SIZES: [usize; 10] = [700, 0, 4_096, 1, 32_768, 32_769, 2_000, 131_072, 300_001, 12];
@@ -76,6 +78,17 @@ pub async fn accept(spool: &impl Spool, id: QueueId, size: usize, recipients: &[
         incoming.write(piece).await?;
     }
     spool.accept(message, deliveries, incoming).await
+}
+
+/// Begins one attempt to so many recipients, which uses this; `None`: the delivery is not there.
+pub async fn start(spool: &impl Spool, delivery: DeliveryId, recipients: u16, budget: Vec<BudgetRow>) -> Option<Job> {
+    let start = Start { delivery, account: AccountName::new("hve01@contoso.com"), recipients };
+    let started = spool.start(vec![start], now(), Bookkeeping::Changed(budget)).await.expect("served");
+    match <[Started; 1]>::try_from(started) {
+        Ok([Started::Begun(job)]) => Some(job),
+        Ok([Started::Gone]) => None,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The end of an attempt after which these ordinals are settled.

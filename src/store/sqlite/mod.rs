@@ -45,7 +45,7 @@ use self::read::Readers;
 use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
-use super::{AlarmRow, Anchor, BudgetRow, Job, Ledger, Listed, NewMessage, Settings, Settlement, Spool, StoreError, Suspended};
+use super::{AlarmRow, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settlement, Spool, Start, Started, StoreError, Suspended};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Message, QueueId, Queued};
 
@@ -281,19 +281,36 @@ impl Spool for Sqlite {
         outcome.map_err(|error| self.shared.latch.note(error))
     }
 
-    async fn start(&self, delivery: DeliveryId, account: &AccountName, recipients: u16, now: Timestamp) -> Result<Option<Job>, StoreError> {
+    async fn start(&self, starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping) -> Result<Vec<Started>, StoreError> {
         // Read first: what cannot be read is not started either.
-        let job = match self.shared.recent.take(delivery) {
-            Some(job) => job,
-            None => match self.load(delivery).await? {
-                Some(job) => job,
-                None => return Ok(None),
-            },
-        };
-        match self.submit(Operation::Start { delivery, account: account.clone(), recipients, now }).await? {
-            Done::NoSuchDelivery => Ok(None),
-            Done::Recorded | Done::Removed(_) => Ok(Some(job)),
+        let mut started: Vec<Started> = Vec::with_capacity(starts.len());
+        let mut unread = Vec::new();
+        for (i, start) in starts.iter().enumerate() {
+            started.push(self.shared.recent.take(start.delivery).map_or(Started::Gone, Started::Begun));
+            if started[i] == Started::Gone {
+                unread.push((i, start.delivery));
+            }
         }
+        if !unread.is_empty() {
+            let found = self.read(move |connection, place| {
+                Ok(unread.into_iter().map(|(i, delivery)| (i, read::job(connection, place, delivery))).collect::<Vec<_>>())
+            });
+            for (i, job) in found.await? {
+                started[i] = match job.map_err(|error| self.shared.latch.note(fault::of_sqlite(&error))) {
+                    Ok(job) => job.map_or(Started::Gone, Started::Begun),
+                    Err(fatal @ StoreError::Fatal(_)) => return Err(fatal),
+                    Err(error) => Started::Unreadable(error.to_string()),
+                };
+            }
+        }
+        let readable = |started: &Started| matches!(started, Started::Begun(_));
+        let begun = starts.into_iter().zip(&started).filter_map(|(start, started)| readable(started).then_some(start)).collect();
+        if let Done::Started(there) = self.submit(Operation::Start { starts: begun, now, bookkeeping }).await? {
+            // An operator may have removed one meanwhile.
+            let gone = started.iter_mut().filter(|started| readable(started)).zip(there).filter(|(_, there)| !there);
+            gone.for_each(|(started, _)| *started = Started::Gone);
+        }
+        Ok(started)
     }
 
     async fn load(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {
@@ -308,8 +325,8 @@ impl Spool for Sqlite {
         self.read(|connection, _| read::ledger(connection)).await
     }
 
-    async fn keep_ledger(&self, budget: Vec<BudgetRow>, all: bool, anchor: Anchor) -> Result<(), StoreError> {
-        self.submit(Operation::KeepLedger { budget, all, anchor }).await.map(drop)
+    async fn keep_ledger(&self, bookkeeping: Bookkeeping) -> Result<(), StoreError> {
+        self.submit(Operation::KeepLedger(bookkeeping)).await.map(drop)
     }
 
     async fn suspend(&self, suspended: Suspended) -> Result<(), StoreError> {

@@ -159,8 +159,8 @@ pub(super) fn ledger(connection: &Connection) -> Result<Ledger> {
         let (since, cleared) = (Timestamp::from_millis(row.get(1)?), row.get::<_, Option<_>>(3)?.map(Timestamp::from_millis));
         Ok(AlarmRow { name: row.get(0)?, since, why: row.get(2)?, cleared, told: row.get(4)? })
     })?;
-    let anchor = connection.query_row("SELECT boot_id, boot, at FROM anchor", [], |row| {
-        Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?) })
+    let anchor = connection.query_row("SELECT boot_id, boot, at, ahead FROM anchor", [], |row| {
+        Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?), ahead: row.get(3)? })
     });
     Ok(Ledger {
         budget: budget.collect::<Result<_>>()?,

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId, Recipient};
-use crate::store::{AlarmRow, Anchor, BudgetRow, Settlement, Suspended};
+use crate::store::{AlarmRow, Anchor, BudgetRow, Settlement, Start, Suspended};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +77,11 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
     Ok(())
 }
 
-/// Marks a delivery as being attempted, to so many of its recipients. False if there is none of that name.
-pub(super) fn start(connection: &Connection, id: DeliveryId, account: &AccountName, recipients: u16, now: Timestamp) -> Result<bool> {
+/// Marks a delivery as being attempted. False if there is none of that name.
+pub(super) fn start(connection: &Connection, Start { delivery, account, recipients }: &Start, now: Timestamp) -> Result<bool> {
     connection
         .prepare_cached("UPDATE delivery SET account = ?3, trying = ?4, started = ?5 WHERE message = ?1 AND part = ?2")?
-        .execute(params![id.message.number(), id.part, account.as_str(), recipients, now.as_millis()])
+        .execute(params![delivery.message.number(), delivery.part, account.as_str(), recipients, now.as_millis()])
         .map(|rows| rows == 1)
 }
 
@@ -158,10 +158,10 @@ pub(super) fn forget_budget(connection: &Connection) -> Result<()> {
 }
 
 /// Remembers where the clocks stand.
-pub(super) fn keep_anchor(connection: &Connection, Anchor { boot_id, boot, at }: &Anchor) -> Result<()> {
+pub(super) fn keep_anchor(connection: &Connection, Anchor { boot_id, boot, at, ahead }: &Anchor) -> Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO anchor (one, boot_id, boot, at) VALUES (1, ?1, ?2, ?3)")?
-        .execute(params![boot_id, boot, at.as_millis()])
+        .prepare_cached("INSERT OR REPLACE INTO anchor (one, boot_id, boot, at, ahead) VALUES (1, ?1, ?2, ?3, ?4)")?
+        .execute(params![boot_id, boot, at.as_millis(), ahead])
         .map(drop)
 }
 

@@ -24,7 +24,7 @@ use super::statements::{self, Left, Stored};
 use super::{Shared, fault};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId};
-use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Settlement, StoreError, Suspended};
+use crate::store::{AlarmRow, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended};
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
@@ -40,11 +40,11 @@ const FREE_PAGES: i64 = 16_384;
 #[derive(Debug)]
 pub(super) enum Operation {
     Accept { message: Message, deliveries: Vec<Delivery>, body: Body },
-    Start { delivery: DeliveryId, account: AccountName, recipients: u16, now: Timestamp },
+    Start { starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping },
     Settle(Settlement),
     Hold { deliveries: Vec<DeliveryId>, held: bool },
     Remove(DeliveryId),
-    KeepLedger { budget: Vec<BudgetRow>, all: bool, anchor: Anchor },
+    KeepLedger(Bookkeeping),
     Suspend(Suspended),
     Resume(AccountName),
     KeepAlarms { alarms: Vec<AlarmRow>, mail: Option<NewMessage> },
@@ -62,8 +62,8 @@ pub(super) struct Request {
 pub(super) enum Done {
     /// It is recorded.
     Recorded,
-    /// The delivery to be started is not there.
-    NoSuchDelivery,
+    /// It is recorded; for each attempt whether its delivery was there.
+    Started(Vec<bool>),
     /// It is recorded, and the message has left the queue; if its content was in a file, that goes when this is dropped.
     Removed(Option<Doomed>),
 }
@@ -86,7 +86,7 @@ pub(super) struct Writer {
 /// What an operation did inside a transaction that is not yet committed.
 enum Applied {
     Recorded,
-    NoSuchDelivery,
+    Started(Vec<bool>),
     /// The message left; whether its content is in a file that is no longer needed.
     Removed {
         message: QueueId,
@@ -179,7 +179,7 @@ impl Writer {
 
     fn run_all(&self, group: &[Request]) -> rusqlite::Result<Vec<Applied>> {
         let applied = group.iter().map(|request| request.operation.apply(&self.connection)).collect::<rusqlite::Result<_>>()?;
-        let anew = group.iter().rposition(|request| matches!(request.operation, Operation::KeepLedger { all: true, .. }));
+        let anew = group.iter().rposition(|request| matches!(request.operation.bookkeeping(), Some(Bookkeeping::Anew(..))));
         if anew.is_some() {
             statements::forget_budget(&self.connection)?;
         }
@@ -198,7 +198,7 @@ impl Writer {
     fn done(&self, request: Request, applied: Applied) {
         let done = match applied {
             Applied::Recorded => Done::Recorded,
-            Applied::NoSuchDelivery => Done::NoSuchDelivery,
+            Applied::Started(there) => Done::Started(there),
             Applied::Removed { message, in_file } => Done::Removed(in_file.then(|| Doomed::new(self.shared.place.content_of(message)))),
         };
         match request.operation {
@@ -209,12 +209,13 @@ impl Writer {
                 };
                 self.shared.recent.keep(message, deliveries, content);
             }
-            Operation::Start { delivery, .. } | Operation::Settle(Settlement { delivery, .. }) | Operation::Remove(delivery) => {
+            Operation::Settle(Settlement { delivery, .. }) | Operation::Remove(delivery) => {
                 // It is no longer as it was accepted.
                 drop(self.shared.recent.take(delivery));
             }
-            Operation::Hold { .. }
-            | Operation::KeepLedger { .. }
+            Operation::Start { .. }
+            | Operation::Hold { .. }
+            | Operation::KeepLedger(_)
             | Operation::Suspend(_)
             | Operation::Resume(_)
             | Operation::KeepAlarms { .. } => {}
@@ -272,14 +273,20 @@ impl Operation {
                 };
                 statements::accept(connection, message, deliveries, content).map(|()| Applied::Recorded)
             }
-            Self::Start { delivery, account, recipients, now } => statements::start(connection, *delivery, account, *recipients, *now)
-                .map(|there| if there { Applied::Recorded } else { Applied::NoSuchDelivery }),
+            Self::Start { starts, now, bookkeeping } => {
+                if let Bookkeeping::Anew(_, anchor) = bookkeeping {
+                    statements::keep_anchor(connection, anchor)?;
+                }
+                let there = starts.iter().map(|start| statements::start(connection, start, *now));
+                there.collect::<rusqlite::Result<_>>().map(Applied::Started)
+            }
             Self::Settle(settlement) => {
                 statements::settle(connection, settlement).map(|left| Applied::left(settlement.delivery.message, left))
             }
             Self::Remove(delivery) => statements::remove(connection, *delivery).map(|left| Applied::left(delivery.message, left)),
             Self::Hold { deliveries, held } => statements::hold(connection, deliveries, *held).map(|()| Applied::Recorded),
-            Self::KeepLedger { anchor, .. } => statements::keep_anchor(connection, anchor).map(|()| Applied::Recorded),
+            Self::KeepLedger(Bookkeeping::Anew(_, anchor)) => statements::keep_anchor(connection, anchor).map(|()| Applied::Recorded),
+            Self::KeepLedger(Bookkeeping::Changed(_)) => Ok(Applied::Recorded),
             Self::Suspend(suspended) => statements::suspend(connection, suspended).map(|()| Applied::Recorded),
             Self::Resume(account) => statements::resume(connection, account).map(|()| Applied::Recorded),
             Self::KeepAlarms { alarms, mail } => {
@@ -292,11 +299,18 @@ impl Operation {
         }
     }
 
+    fn bookkeeping(&self) -> Option<&Bookkeeping> {
+        match self {
+            Self::Start { bookkeeping, .. } | Self::KeepLedger(bookkeeping) => Some(bookkeeping),
+            _ => None,
+        }
+    }
+
     /// What is used of the budgets, for the transaction to write at its end.
     fn budget(&self) -> &[BudgetRow] {
-        match self {
-            Self::KeepLedger { budget, .. } => budget,
-            _ => &[],
+        match self.bookkeeping() {
+            Some(Bookkeeping::Changed(budget) | Bookkeeping::Anew(budget, _)) => budget,
+            None => &[],
         }
     }
 

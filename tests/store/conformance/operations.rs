@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::store::{AlarmRow, Anchor, BudgetRow, Ledger, Listed, Settlement, Spool, Suspended};
+use hve_relay::store::{AlarmRow, Anchor, Bookkeeping, BudgetRow, Ledger, Listed, Settlement, Spool, Suspended};
 
 use super::{Bed, deferred, first, notice, queued};
-use crate::samples::{accept, id, is_intact, now, settled};
+use crate::samples::{accept, id, is_intact, now, settled, start};
 
 pub async fn what_is_used_of_budgets_is_kept_line_by_line(bed: impl Bed) {
     let spool = bed.open();
@@ -26,9 +26,9 @@ pub async fn what_is_used_of_budgets_is_kept_line_by_line(bed: impl Bed) {
         (vec![used("a", "day", 0, 30), used("a", "day", 0, 31), used("b", "day", 7, 0), used("b", "rate", 0, 0)], 3),
         (vec![], 3),
     ];
-    let anchor = Anchor { boot_id: "boot".into(), boot: 1, at: now() };
+    let anchor = Anchor { boot_id: "boot".into(), boot: 1, at: now(), ahead: 0 };
     for (budget, lines) in steps {
-        spool.keep_ledger(budget, false, anchor.clone()).await.expect("kept");
+        spool.keep_ledger(Bookkeeping::Changed(budget)).await.expect("kept");
         assert_eq!(spool.ledger().await.expect("served").budget.len(), lines);
     }
     drop(spool);
@@ -36,19 +36,28 @@ pub async fn what_is_used_of_budgets_is_kept_line_by_line(bed: impl Bed) {
     let expected = vec![used("", "day", 0, 10), used("a", "day", 0, 31), used("b", "day", 1, 14)];
     assert_eq!(spool.ledger().await.expect("served").budget, expected);
     let in_flight = vec![BudgetRow { at: None, ..used("c", "day", 2, 7) }];
-    spool.keep_ledger(in_flight.clone(), true, anchor).await.expect("kept");
+    spool.keep_ledger(Bookkeeping::Anew(in_flight.clone(), anchor)).await.expect("kept");
     assert_eq!(spool.ledger().await.expect("served").budget, in_flight, "these are all there are");
 }
 
 pub async fn where_the_clocks_stand_is_kept(bed: impl Bed) {
     let spool = bed.open();
     assert_eq!(spool.ledger().await, Ok(Ledger::default()));
-    let anchor = |boot_id: &str, boot| Anchor { boot_id: boot_id.into(), boot, at: now() + Duration::from_millis(boot as u64) };
-    spool.keep_ledger(vec![used("", "day", 3, 5), used("a", "day", 3, 5)], false, anchor("first", 1_000)).await.expect("kept");
-    spool.keep_ledger(vec![used("", "day", 3, 0)], false, anchor("second", 20)).await.expect("kept");
+    let anchor = |boot_id: &str, boot, ahead| {
+        let at = now() + Duration::from_millis(boot as u64);
+        Anchor { boot_id: boot_id.into(), boot, at, ahead }
+    };
+    let budget = vec![used("", "day", 3, 5), used("a", "day", 3, 5)];
+    spool.keep_ledger(Bookkeeping::Anew(budget.clone(), anchor("first", 1_000, -7))).await.expect("kept");
+    assert_eq!(spool.ledger().await, Ok(Ledger { budget, anchor: Some(anchor("first", 1_000, -7)), ..Ledger::default() }));
+    // Also where attempts begin; and what changes later belongs to the same anchor.
+    let budget = vec![used("a", "day", 4, 6), used("a", "day", 5, 1)];
+    let started = spool.start(Vec::new(), now(), Bookkeeping::Anew(budget, anchor("second", 20, 3_600_000))).await;
+    assert_eq!(started, Ok(Vec::new()));
+    spool.keep_ledger(Bookkeeping::Changed(vec![used("a", "day", 5, 0)])).await.expect("kept");
     drop(spool);
     let ledger = bed.open().ledger().await.expect("served");
-    let (budget, anchor) = (vec![used("a", "day", 3, 5)], Some(anchor("second", 20)));
+    let (budget, anchor) = (vec![used("a", "day", 4, 6)], Some(anchor("second", 20, 3_600_000)));
     assert_eq!(ledger, Ledger { budget, anchor, ..Ledger::default() });
 }
 
@@ -98,20 +107,18 @@ pub async fn what_is_held_stays_held_until_it_is_released(bed: impl Bed) {
     assert_eq!(held, [first(1), second]);
     let listed: Vec<_> = listed(&spool, 100).await.into_iter().filter(|listed| listed.held).map(|listed| listed.delivery.id).collect();
     assert_eq!(listed, held);
-    let account = AccountName::new("hve01@contoso.com");
-    assert!(spool.start(second, &account, 1, now()).await.expect("served").is_some(), "who holds it back is not the store");
+    assert!(start(&spool, second, 1, vec![]).await.is_some(), "who holds it back is not the store");
 }
 
 pub async fn a_removed_delivery_is_gone_and_its_message_with_the_last(bed: impl Bed) {
     let spool = bed.open();
-    let account = AccountName::new("hve01@contoso.com");
     for (number, size) in [(1, 100), (2, 100_000)] {
         accept(&spool, id(number), size, &[2, 1]).await.expect("accepted");
         let second = DeliveryId { message: id(number), part: 2 };
-        assert!(spool.start(second, &account, 1, now()).await.expect("served").is_some());
+        assert!(start(&spool, second, 1, vec![]).await.is_some());
         assert_eq!(spool.remove(first(number)).await, Ok(false));
         assert_eq!(spool.remove(first(number)).await, Ok(false), "it is not there any more");
-        assert_eq!(spool.start(first(number), &account, 1, now()).await, Ok(None));
+        assert_eq!(start(&spool, first(number), 1, vec![]).await, None);
         assert!(is_intact(&spool.load(second).await.expect("served").expect("still there")));
         assert_eq!(spool.remove(second).await, Ok(true), "although it is under way");
         assert_eq!(spool.remove(second).await, Ok(false));
