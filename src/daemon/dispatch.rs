@@ -133,7 +133,7 @@ async fn begin<S: Spool>(
     };
     for (start, started) in starts.into_iter().zip(started) {
         match started {
-            Started::Begun(job) => drop(attempts.spawn(attempt::run(shared.clone(), start.account, start.recipients, now, job))),
+            Started::Begun(job) => drop(attempts.spawn(attempt::run(shared.clone(), start.account, start.recipients, now, *job))),
             Started::Gone => {
                 scheduler.put_back(now, start.delivery, now);
                 scheduler.settled(now, start.delivery, 0, now);

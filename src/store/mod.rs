@@ -93,7 +93,7 @@ pub struct Start {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Started {
     /// It is recorded that it begins. This is what it needs, all recipients included.
-    Begun(Job),
+    Begun(Box<Job>),
     /// The delivery is settled or unknown.
     Gone,
     /// What it needs cannot be read, for this reason; nothing is recorded of it.

@@ -85,7 +85,7 @@ pub async fn start(spool: &impl Spool, delivery: DeliveryId, recipients: u16, bu
     let start = Start { delivery, account: AccountName::new("hve01@contoso.com"), recipients };
     let started = spool.start(vec![start], now(), Bookkeeping::Changed(budget)).await.expect("served");
     match <[Started; 1]>::try_from(started) {
-        Ok([Started::Begun(job)]) => Some(job),
+        Ok([Started::Begun(job)]) => Some(*job),
         Ok([Started::Gone]) => None,
         other => panic!("{other:?}"),
     }

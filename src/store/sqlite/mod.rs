@@ -286,7 +286,7 @@ impl Spool for Sqlite {
         let mut started: Vec<Started> = Vec::with_capacity(starts.len());
         let mut unread = Vec::new();
         for (i, start) in starts.iter().enumerate() {
-            started.push(self.shared.recent.take(start.delivery).map_or(Started::Gone, Started::Begun));
+            started.push(self.shared.recent.take(start.delivery).map_or(Started::Gone, |job| Started::Begun(Box::new(job))));
             if started[i] == Started::Gone {
                 unread.push((i, start.delivery));
             }
@@ -297,7 +297,7 @@ impl Spool for Sqlite {
             });
             for (i, job) in found.await? {
                 started[i] = match job.map_err(|error| self.shared.latch.note(fault::of_sqlite(&error))) {
-                    Ok(job) => job.map_or(Started::Gone, Started::Begun),
+                    Ok(job) => job.map_or(Started::Gone, |job| Started::Begun(Box::new(job))),
                     Err(fatal @ StoreError::Fatal(_)) => return Err(fatal),
                     Err(error) => Started::Unreadable(error.to_string()),
                 };
