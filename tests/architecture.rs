@@ -13,7 +13,8 @@ const LAW: &[(&str, &[&str])] = &[
     ("smtp", &["secret"]),
     ("mail", &["smtp", "clock", "units"]),
     // deciding
-    ("reply", &["mail", "smtp", "clock", "units"]),
+    // It names the limits that a reply says are used up.
+    ("reply", &["budget", "mail", "smtp", "clock", "units"]),
     ("intake", &["mail", "smtp", "clock", "units", "secret"]),
     ("session", &["intake", "mail", "smtp", "clock", "units", "secret"]),
     ("budget", &["mail", "smtp", "clock", "units"]),
@@ -33,6 +34,7 @@ const LAW: &[(&str, &[&str])] = &[
             "store",
             "upstream",
             "reply",
+            "budget",
             "notice",
             "tls",
             "mail",

@@ -114,6 +114,7 @@ fn reference_keys() -> Vec<(String, String, &'static str)> {
 /// The line without the mark that comments its key or header out; prose stays a comment.
 fn uncommented(line: &str) -> &str {
     let word = |text: &str| text.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    let line = line.strip_suffix("  # (example)").filter(|line| line.starts_with("# [")).unwrap_or(line);
     line.strip_prefix("# ").filter(|text| word(text) || (text.starts_with('[') && text.ends_with(']'))).unwrap_or(line)
 }
 
@@ -179,11 +180,17 @@ fn the_defaults_of_the_reference_are_the_real_ones() {
 fn the_examples_of_the_reference_can_be_written() {
     let folder = folder();
     let reference = REFERENCE.replace(app_of_the_reference(), "");
-    for (table, key, line) in reference_keys().into_iter().filter(|(.., line)| is_example(line) && reference.contains(line)) {
+    let keys: Vec<_> = reference_keys().into_iter().filter(|(.., line)| reference.contains(line)).collect();
+    // A table that is an example itself is one with all its lines.
+    let whole: BTreeSet<&str> =
+        keys.iter().filter(|(_, key, line)| key.is_empty() && is_example(line)).map(|(table, ..)| table.as_str()).collect();
+    let of_whole: BTreeSet<&str> = keys.iter().filter(|(table, ..)| whole.contains(table.as_str())).map(|(.., line)| *line).collect();
+    for (table, key, line) in keys.iter().filter(|(.., line)| is_example(line)) {
+        let wanted = |other: &str| other == *line || (whole.contains(table.as_str()) && of_whole.contains(other));
         let text: Vec<&str> = reference
             .lines()
             .map(|other| {
-                let together = other == line || (key.starts_with("client_") && other.starts_with("# client_"));
+                let together = wanted(other) || (key.starts_with("client_") && other.starts_with("# client_"));
                 if together || (matches!(table.as_str(), "route" | "notices") && !is_example(other)) { uncommented(other) } else { other }
             })
             // A password has one place.

@@ -5,6 +5,7 @@ mod accounts;
 pub mod check;
 mod control;
 mod demo;
+mod explain;
 mod manual;
 mod plan;
 mod queue;
@@ -53,6 +54,8 @@ enum Command {
     Accounts(accounts::Arguments),
     /// When an amount of mail would have gone, what would hold it up, and what more accounts would change. Sends nothing.
     Plan(plan::Arguments),
+    /// What the relay makes of an upstream server's reply: whose trouble it is, and what becomes of the mail, the account and the others.
+    Explain(explain::Arguments),
     /// A simulated HVE endpoint, alone: to try a migration, a script or another sender before it meets the tenant.
     ///
     /// It speaks STARTTLS and AUTH, holds the profile's limits with the service's own replies, refuses foreign senders and (at general
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Queue(arguments) => queue::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Demo { once, port } => demo::run(once, port),
         Command::Completions { shell } => manual::completions(shell),
@@ -137,14 +141,21 @@ mod tests {
             "accounts --json",
             "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
             "accounts resume hve01@contoso.com",
+            "explain 535 5.7.139 --step auth --config /x",
             "sim",
             "sim --listen 0.0.0.0:587 --profile hve-ga --faults /x --keep /y --domain contoso.com --account a@contoso.com=secret",
         ] {
             assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_ok(), "{line}");
         }
-        for line in
-            ["queue", "queue hold 01K --all", "queue remove 01K --client erp", "queue release --all --client erp", "accounts suspend"]
-        {
+        for line in [
+            "explain",
+            "explain 550 --step connect",
+            "queue",
+            "queue hold 01K --all",
+            "queue remove 01K --client erp",
+            "queue release --all --client erp",
+            "accounts suspend",
+        ] {
             assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_err(), "{line}");
         }
     }

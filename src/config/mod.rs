@@ -19,6 +19,7 @@ mod password;
 mod problem;
 mod profile;
 mod reader;
+mod replies;
 mod routes;
 mod schema;
 mod sender;
@@ -44,7 +45,9 @@ use crate::{
     budget::Share,
     intake,
     mail::{AccountName, AppName, Class, Senders},
-    notice, schedule,
+    notice,
+    reply::Entry,
+    schedule,
     secret::Secret,
     session, store,
     telemetry::{self, Format, Level},
@@ -85,6 +88,8 @@ pub struct Config {
     pub senders: Senders,
     /// How connections to those servers are used.
     pub upstream: Upstream,
+    /// What servers' replies mean, before what the built-in catalogue says.
+    pub replies: Vec<Entry>,
     /// What is logged, and in which form.
     pub log: telemetry::Settings,
     /// Who is told what, and how often.
@@ -284,6 +289,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         apps: apps.finish(findings),
         senders,
         upstream,
+        replies: replies::replies(document, findings),
         log: telemetry::Settings {
             format: log.or("format", value::choice("a format", Format::WORDS), Format::Auto),
             level: log.or("level", value::choice("a level", Level::WORDS), Level::Info),

@@ -146,6 +146,7 @@ pub const SCHEMA: &[Table] = &[
         ],
     ),
     table("sender", Form::One, &["display_name", "dkim_signature"]),
+    table("reply", Form::Many, &["name", "match", "steps", "scope", "action", "for", "class", "limit", "advice"]),
     table("account_limits", Form::One, LIMITS),
     table("tenant_limits", Form::One, LIMITS),
     table(

@@ -30,8 +30,8 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, 
         return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
     let judgement = match attempt(&shared, upstream, &account, &job).await {
-        Ok(report) => reply::judge(shared.catalogue, &report, job.delivery.class),
-        Err(trouble) => reply::judge_open(shared.catalogue, &trouble, job.delivery.recipients.len()),
+        Ok(report) => reply::judge(&shared.catalogue, &report, job.delivery.class),
+        Err(trouble) => reply::judge_open(&shared.catalogue, &trouble, job.delivery.recipients.len()),
     };
     settle(&shared, upstream, account, started, job, left_out, judgement).await;
 }

@@ -1,17 +1,26 @@
 //! From what happened to what follows: an outcome for each recipient, a pause for whoever needs one.
 //!
 //! Up to AUTH nothing has been said about any mail, so nothing there is a mail's fault: all is deferred, the attempt does not count, and the
-//! endpoint, the account or its application pauses, whatever the code. From MAIL on the catalogue decides. A recipient fails for an explicit 5yz only, and
-//! only if the reply is about the recipient or the message; all else defers. Trouble of an account, or of more, pauses it and does not count
-//! against the delivery, which may go by another account at once. What the server may have taken although it did not say so is in doubt.
+//! endpoint, the account or its application pauses, whatever the code. From MAIL on the catalogue decides. A recipient fails for an explicit
+//! 5yz only, and only if the reply is about the recipient or the message; all else defers. Trouble of an account, or of more, pauses it and
+//! does not count against the delivery, which may go by another account at once. What the server may have taken although it did not say so
+//! is in doubt.
+//!
+//! *A 5yz that nobody knows*, in a transaction that the server took for nobody, may be the message's fault or the account's. One transaction
+//! cannot tell, so it is only marked here (`doubtful`), and `schedule` decides by what else it has seen: the message fails when it was
+//! refused twice, the second time by an account whose last word about any other message was that it took it. Until then it is deferred. An
+//! account that refuses three messages in a row like this and takes none in between is in trouble itself, and rests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mail::Class;
 use crate::smtp::{EnhancedStatus, Reply};
 
 use super::catalogue::effective_status;
-use super::{Action, Catalogue, Cause, Disposition, End, Entry, Judgement, Outcome, Pause, PauseLength, Report, Scope, Step, Trouble};
+use super::{
+    Action, Catalogue, Cause, Disposition, End, Entry, Judgement, Outcome, Pause, PauseLength, Report, Rest, Scope, Step, Trouble,
+};
 
 /// The catalogue's name for it.
 const STALE_TOKEN: &str = "token-stale";
@@ -30,6 +39,9 @@ struct Verdict {
     outcome: Outcome,
     pause: Option<Pause>,
     counts: Counts,
+    rest: Rest,
+    /// It failed, for a reply that nobody knows.
+    unknown: bool,
 }
 
 /// Whether a deferral makes the delivery's next attempt back off.
@@ -39,6 +51,8 @@ enum Counts {
     No,
     /// Only if the transaction took nobody else along: otherwise it came forward.
     UnlessSomeWent,
+    /// Not if it can be tried on another account or connection at once.
+    UnlessElsewhere,
 }
 
 /// Judges a transaction. `class` is that of the delivery's recipients.
@@ -64,29 +78,39 @@ pub fn judge(catalogue: &Catalogue, report: &Report, class: Class) -> Judgement 
     });
     let in_doubt =
         matches!(&report.end, End::Stopped(trouble) if trouble.step == Step::EndOfData && !matches!(trouble.cause, Cause::Reply(_)));
-    Judgement { in_doubt, ..sum(verdicts) }
+    // Where the server took somebody, the account is well.
+    let nobody = if matches!(report.end, End::NoRecipient) { accepted == 0 } else { !matches!(report.end, End::Accepted(_)) };
+    Judgement { in_doubt, ..sum(verdicts, if nobody { Unknown::Doubtful } else { Unknown::Believed }) }
 }
 
 /// Judges a connection that could not be opened for a delivery of so many recipients.
 pub fn judge_open(catalogue: &Catalogue, trouble: &Trouble, recipients: usize) -> Judgement {
     let verdict = before_mail(catalogue, trouble);
     let pause = verdict.pause.clone();
-    Judgement { pause, ..sum((0..recipients).map(|_| verdict.clone())) }
+    Judgement { pause, ..sum((0..recipients).map(|_| verdict.clone()), Unknown::Believed) }
 }
 
 /// Whether a refused AUTH asks for nothing but a fresh token.
 pub fn is_stale_token(catalogue: &Catalogue, reply: &Reply) -> bool {
-    catalogue.lookup(Step::Auth, reply).name == STALE_TOKEN
+    &*catalogue.lookup(Step::Auth, reply).name == STALE_TOKEN
 }
 
-fn sum(verdicts: impl Iterator<Item = Verdict>) -> Judgement {
+/// What is thought of a 5yz that nobody knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    Believed,
+    Doubtful,
+}
+
+fn sum(verdicts: impl Iterator<Item = Verdict>, unknown: Unknown) -> Judgement {
     let verdicts: Vec<Verdict> = verdicts.collect();
     let some_went = verdicts.iter().any(|verdict| verdict.outcome.disposition == Disposition::Sent);
-    let counts = verdicts.iter().any(|verdict| match verdict.counts {
-        Counts::Yes => true,
-        Counts::No => false,
-        Counts::UnlessSomeWent => !some_went,
-    });
+    let counting: Vec<Counts> = verdicts.iter().map(|verdict| verdict.counts).filter(|counts| *counts != Counts::No).collect();
+    let counts = counting.iter().any(|counts| *counts != Counts::UnlessSomeWent || !some_went);
+    let elsewhere = counts && counting.iter().all(|counts| *counts == Counts::UnlessElsewhere);
+    let rest = verdicts.iter().map(|verdict| verdict.rest).max().unwrap_or_default();
+    let doubtful = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.unknown && unknown == Unknown::Doubtful);
+    let doubtful = doubtful.map(|(place, _)| place).collect();
     let mut outcomes = Vec::with_capacity(verdicts.len());
     let mut pause: Option<Pause> = None;
     for verdict in verdicts {
@@ -95,7 +119,7 @@ fn sum(verdicts: impl Iterator<Item = Verdict>) -> Judgement {
             pause = verdict.pause;
         }
     }
-    Judgement { outcomes, pause, counts, in_doubt: false }
+    Judgement { outcomes, pause, counts, elsewhere, in_doubt: false, rest, doubtful }
 }
 
 /// Of several pauses the widest holds, and of those the longest.
@@ -109,9 +133,10 @@ fn weight(pause: &Option<Pause>) -> (u8, u8, Duration) {
         Scope::Tenant => 5,
     };
     match pause.length {
-        PauseLength::BackOff => (scope, 1, Duration::ZERO),
-        PauseLength::For(duration) => (scope, 2, duration),
-        PauseLength::Suspended => (scope, 3, Duration::ZERO),
+        PauseLength::FewerConnections => (scope, 1, Duration::ZERO),
+        PauseLength::BackOff => (scope, 2, Duration::ZERO),
+        PauseLength::For(duration) => (scope, 3, duration),
+        PauseLength::Suspended => (scope, 4, Duration::ZERO),
     }
 }
 
@@ -124,7 +149,7 @@ fn refused(catalogue: &Catalogue, step: Step, reply: &Reply, class: Class, conce
         _ => false,
     };
     if fails && reply.is_permanent() {
-        return said(step, Disposition::Failed, reply);
+        return Verdict { unknown: catalogue.is_unknown(entry), ..said(step, Disposition::Failed, reply) };
     }
     let pause = pause(entry, step, reply);
     // A pause for another class does not hold this delivery back: without a count it would be tried again at once, without end.
@@ -132,21 +157,40 @@ fn refused(catalogue: &Catalogue, step: Step, reply: &Reply, class: Class, conce
     let counts = match entry.action {
         _ if held_back => Counts::No,
         Action::Rest => Counts::UnlessSomeWent,
+        // What a server says of a recipient it says on every connection.
+        Action::Retry if entry.scope == Scope::Connection || entry.scope == Scope::Message && step != Step::Rcpt => Counts::UnlessElsewhere,
         _ => Counts::Yes,
     };
-    Verdict { pause, counts, ..said(step, Disposition::Deferred, reply) }
+    let rest = match entry.action {
+        Action::Hold => Rest::Held,
+        Action::Split if concerned > 1 => Rest::Apart,
+        _ => Rest::Together,
+    };
+    // Alone, each is a new start.
+    let counts = if rest == Rest::Apart { Counts::No } else { counts };
+    Verdict { pause, counts, rest, ..said(step, Disposition::Deferred, reply) }
 }
 
-/// A connection that ended, or a step of ours that went wrong, from MAIL on.
+/// A connection that ended, or a step of ours that went wrong, from MAIL on. Behind the final dot a second copy is not sent in a hurry.
 fn broke_off(trouble: &Trouble) -> Verdict {
-    Verdict { counts: Counts::Yes, ..happened(trouble) }
+    let passing = matches!(trouble.cause, Cause::Lost(_) | Cause::TimedOut(_)) && trouble.step < Step::EndOfData;
+    Verdict { counts: if passing { Counts::UnlessElsewhere } else { Counts::Yes }, ..happened(trouble) }
 }
 
 /// Trouble before MAIL: the endpoint's or the account's, never the mail's.
 fn before_mail(catalogue: &Catalogue, trouble: &Trouble) -> Verdict {
-    let pausing =
-        |scope, length, advice: &str| Pause { scope, class: None, length, reason: trouble.to_string(), advice: advice.to_owned() };
-    let login = trouble.step == Step::Auth;
+    let pausing = |kind: &str, scope, length, advice: &str| Pause {
+        scope,
+        class: None,
+        length,
+        every: None,
+        limit: None,
+        step: trouble.step,
+        kind: Arc::from(kind),
+        reason: trouble.to_string(),
+        advice: advice.to_owned(),
+    };
+    let (back_off, login) = (PauseLength::BackOff, trouble.step == Step::Auth);
     let (verdict, pause) = match &trouble.cause {
         Cause::Reply(reply) => {
             // A server that refuses one login has said nothing about the others.
@@ -154,21 +198,22 @@ fn before_mail(catalogue: &Catalogue, trouble: &Trouble) -> Verdict {
             let entry = catalogue.lookup(trouble.step, reply);
             let passing = entry.action == Action::Retry || reply.is_transient();
             let unknown = || match (passing, login) {
-                (true, _) => pausing(scope, PauseLength::BackOff, &entry.advice),
-                (false, true) => pausing(scope, PauseLength::Suspended, advice),
+                (true, _) => pausing(&entry.name, scope, back_off, &entry.advice),
+                (false, true) => pausing(&entry.name, scope, PauseLength::Suspended, advice),
                 // An endpoint is not suspended: what stands in its way is mostly repaired elsewhere, and nobody would tell us.
-                (false, false) => pausing(scope, PauseLength::BackOff, advice),
+                (false, false) => pausing(&entry.name, scope, back_off, advice),
             };
             let known = pause(entry, trouble.step, reply);
             (said(trouble.step, Disposition::Deferred, reply), known.unwrap_or_else(unknown))
         }
-        Cause::Lost(_) | Cause::TimedOut(_) => (happened(trouble), pausing(Scope::Connection, PauseLength::BackOff, "")),
+        Cause::Lost(_) => (happened(trouble), pausing("connection-lost", Scope::Connection, back_off, "")),
+        Cause::TimedOut(_) => (happened(trouble), pausing("no-answer", Scope::Connection, back_off, "")),
         // The certificate may be renewed without us: the endpoint is tried again soon, but somebody should look.
-        Cause::Tls(_) => (happened(trouble), pausing(Scope::Connection, PauseLength::BackOff, WRONG_CERTIFICATE)),
-        Cause::Protocol(_) => (happened(trouble), pausing(Scope::Connection, PauseLength::BackOff, WRONG_SERVER)),
-        Cause::Local(_) if login => (happened(trouble), pausing(Scope::Account, PauseLength::Suspended, WRONG_LOGIN)),
-        Cause::Local(_) => (happened(trouble), pausing(Scope::Connection, PauseLength::BackOff, "")),
-        Cause::Token(fault) => (happened(trouble), pausing(Scope::App, fault.pause, &fault.advice)),
+        Cause::Tls(_) => (happened(trouble), pausing("wrong-certificate", Scope::Connection, back_off, WRONG_CERTIFICATE)),
+        Cause::Protocol(_) => (happened(trouble), pausing("wrong-server", Scope::Connection, back_off, WRONG_SERVER)),
+        Cause::Local(_) if login => (happened(trouble), pausing("unusable-login", Scope::Account, PauseLength::Suspended, WRONG_LOGIN)),
+        Cause::Local(_) => (happened(trouble), pausing("local", Scope::Connection, back_off, "")),
+        Cause::Token(fault) => (happened(trouble), pausing("token", Scope::App, fault.pause, &fault.advice)),
     };
     Verdict { pause: Some(pause), counts: Counts::No, ..verdict }
 }
@@ -176,13 +221,23 @@ fn before_mail(catalogue: &Catalogue, trouble: &Trouble) -> Verdict {
 /// The pause that an entry asks for, if it does.
 fn pause(entry: &Entry, step: Step, reply: &Reply) -> Option<Pause> {
     let length = match entry.action {
+        Action::FewerConnections => PauseLength::FewerConnections,
         Action::BackOff => PauseLength::BackOff,
         Action::Suspend => PauseLength::Suspended,
         Action::Wait => PauseLength::For(entry.wait.unwrap_or_default()),
         Action::Fail | Action::Retry | Action::Rest | Action::Split | Action::Hold => return None,
     };
-    let (scope, class, advice) = (entry.scope, entry.class, entry.advice.clone());
-    Some(Pause { scope, class, length, reason: format!("{step}: {reply}"), advice })
+    Some(Pause {
+        scope: entry.scope,
+        class: entry.class,
+        length,
+        every: entry.wait.filter(|_| length == PauseLength::Suspended),
+        limit: entry.limit,
+        step,
+        kind: entry.name.clone(),
+        reason: format!("{step}: {reply}"),
+        advice: entry.advice.clone(),
+    })
 }
 
 /// A verdict from a reply. A failure never bears the status of a success or a deferral, and so on (RFC 3464 §2.3.4); but a deferral may bear 5.y.z,
@@ -218,5 +273,6 @@ fn stop(step: Step, disposition: Disposition, status: Option<EnhancedStatus>, di
         Disposition::Failed => (5, Counts::No),
     };
     let status = status.unwrap_or(EnhancedStatus::new(class, 0, 0));
-    Verdict { outcome: Outcome { disposition, status, diagnostic, step }, pause: None, counts }
+    let outcome = Outcome { disposition, status, diagnostic, step };
+    Verdict { outcome, pause: None, counts, rest: Rest::Together, unknown: false }
 }

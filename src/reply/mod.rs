@@ -1,14 +1,16 @@
 //! The catalogue of upstream replies and the judgement of what happened upstream. Pure.
 
 mod catalogue;
+mod entry;
 mod judge;
 mod report;
 mod verdict;
 
-pub use catalogue::{Action, Catalogue, Entry};
+pub use catalogue::Catalogue;
+pub use entry::{Action, Entry, Flaw, NotAStatusRange, Pattern, StatusRange};
 pub use judge::{is_stale_token, judge, judge_open};
 pub use report::{Cause, End, Report, Step, TokenFault, Trouble};
-pub use verdict::{Disposition, Judgement, Outcome, Pause, PauseLength, Scope};
+pub use verdict::{Disposition, Judgement, Outcome, Pause, PauseLength, Rest, Scope};
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ const MINUTE: PauseLength = PauseLength::For(Duration::from_secs(60));
 const DAY: PauseLength = PauseLength::For(Duration::from_secs(86_400));
 const BACK_OFF: PauseLength = PauseLength::BackOff;
 const SUSPENDED: PauseLength = PauseLength::Suspended;
+const FEWER: PauseLength = PauseLength::FewerConnections;
 
 fn reply(line: &str) -> Reply {
     Reply::parse(line.split('\n')).expect(line)
@@ -56,8 +57,8 @@ const TRANSACTIONS: &[Row] = &[
     Row(Step::EndOfData, "550 5.2.2 Submission quota exceeded", DEFERRED, Some((Scope::Account, None, DAY)), false),
     Row(Step::EndOfData, "550 5.7.233 Your message can't be sent because your tenant exceeded its daily limit for external recipients", DEFERRED, Some((Scope::Tenant, EXTERNAL, DAY)), false),
     // Connections
-    Row(Step::Mail, "432 4.3.2 Concurrent connections limit exceeded", DEFERRED, Some((Scope::Account, None, BACK_OFF)), false),
-    Row(Step::EndOfData, "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", DEFERRED, Some((Scope::Account, None, BACK_OFF)), false),
+    Row(Step::Mail, "432 4.3.2 Concurrent connections limit exceeded", DEFERRED, Some((Scope::Account, None, FEWER)), false),
+    Row(Step::EndOfData, "432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded", DEFERRED, Some((Scope::Account, None, FEWER)), false),
     Row(Step::EndOfData, "432 4.3.2 STOREDRV.Deliver; recipient thread limit exceeded", DEFERRED, None, true),
     Row(Step::Rcpt, "550 5.2.121 Recipient's per hour message limit exceeded", DEFERRED, None, true),
     Row(Step::Rcpt, "550 5.2.122 The recipient has exceeded their limit", DEFERRED, None, true),
@@ -66,7 +67,7 @@ const TRANSACTIONS: &[Row] = &[
     Row(Step::Data, "454 4.7.0 Temporary", DEFERRED, None, true),
     // The account, the application, the tenant
     Row(Step::Mail, "530 5.7.57 Client was not authenticated to send anonymous mail during MAIL FROM", DEFERRED, Some((Scope::Account, None, SUSPENDED)), false),
-    Row(Step::Mail, "550 5.7.240 The application is not allowed for use with this High Volume Email account", DEFERRED, Some((Scope::Account, None, PauseLength::For(Duration::from_secs(300)))), false),
+    Row(Step::Mail, "550 5.7.240 The application is not allowed for use with this High Volume Email account", DEFERRED, Some((Scope::Account, None, SUSPENDED)), false),
     Row(Step::Mail, "550 5.2.240 Not an HVE account", DEFERRED, Some((Scope::Account, None, SUSPENDED)), false),
     Row(Step::Rcpt, "550 5.2.251 Sender throttled due to continuous errors", DEFERRED, Some((Scope::Account, None, SUSPENDED)), false),
     Row(Step::Rcpt, "550 5.2.252 Sender throttled due to continuous invalid recipients errors", DEFERRED, Some((Scope::Account, None, SUSPENDED)), false),
@@ -100,7 +101,7 @@ const TRANSACTIONS: &[Row] = &[
     Row(Step::Rcpt, "550 5.7.134 Sender not authenticated for mailbox", FAILED, None, false),
     Row(Step::Rcpt, "550 5.7.136 Sender not authenticated for mail user", FAILED, None, false),
     Row(Step::Rcpt, "550 5.7.703 Your message can't be delivered because messages to this recipient are blocked", FAILED, None, false),
-    Row(Step::EndOfData, "550 5.7.703 Your message can't be delivered because messages to a recipient are blocked", DEFERRED, None, true),
+    Row(Step::EndOfData, "550 5.7.703 Your message can't be delivered because messages to a recipient are blocked", DEFERRED, None, false),
     Row(Step::Rcpt, "452 4.5.3 Too many recipients", DEFERRED, None, false),
     Row(Step::Rcpt, "552 5.5.3 Too many recipients", DEFERRED, None, false),
     Row(Step::Data, "452 4.5.3 Too many recipients", DEFERRED, None, true),
@@ -147,7 +148,7 @@ fn nothing_before_mail_is_a_mails_fault() {
     for (step, line, wanted) in [
         (Step::Greeting, "554 5.7.1 go away", connection),
         (Step::Greeting, "421 4.3.2 The maximum number of concurrent server connections has exceeded a limit", connection),
-        (Step::Greeting, "432 4.3.2 Concurrent connections limit exceeded", account(BACK_OFF)),
+        (Step::Greeting, "432 4.3.2 Concurrent connections limit exceeded", account(FEWER)),
         (Step::Ehlo, "550 5.1.1 odd", connection),
         (Step::StartTls, "454 4.7.0 TLS not available", connection),
         (Step::Auth, "535 5.7.3 Authentication unsuccessful [AM0PR01CA0123]", account(SUSPENDED)),
@@ -162,7 +163,7 @@ fn nothing_before_mail_is_a_mails_fault() {
         (Step::Auth, "535 5.7.144 Authentication unsuccessful, Invalid API permissions", (Scope::App, SUSPENDED)),
         (Step::Auth, "535 5.7.8 credentials invalid", account(SUSPENDED)),
         (Step::Auth, "454 4.7.0 Temporary authentication failure", account(BACK_OFF)),
-        (Step::Auth, "432 4.3.2 Concurrent connections limit exceeded", account(BACK_OFF)),
+        (Step::Auth, "432 4.3.2 Concurrent connections limit exceeded", account(FEWER)),
         (Step::Auth, "552 5.3.4 too large", account(SUSPENDED)),
     ] {
         let judgement = judge_open(Catalogue::builtin(), &refusal(step, line), 3);
@@ -173,6 +174,119 @@ fn nothing_before_mail_is_a_mails_fault() {
         assert!(judgement.outcomes.iter().all(|outcome| outcome.disposition == DEFERRED), "{step}: {line}");
         assert_eq!(judgement.outcomes.len(), 3);
     }
+}
+
+/// The replies that an entry's patterns are about, each at its narrowest, as they are written in the file.
+fn examples(entry: &Entry) -> Vec<Reply> {
+    let file: toml::Table = include_str!("catalogue.toml").parse().expect("TOML");
+    let written = file["reply"].as_array().expect("a list").iter().find(|table| table["name"].as_str() == Some(&*entry.name));
+    let example = |pattern: &toml::Value| {
+        let status = pattern.get("status").and_then(|status| status.as_str()?.split('-').next());
+        let class = status.map_or(if entry.action == Action::Fail { "5" } else { "4" }, |status| &status[..1]);
+        let code = pattern.get("code").map(|code| code.as_array().map_or(code, |codes| &codes[0]).to_string());
+        let code = code.unwrap_or_else(|| format!("{class}50"));
+        let text = pattern.get("text").and_then(|text| text.as_str()).unwrap_or("Words of the server.");
+        reply([&*code, status.unwrap_or_default(), text].join(" ").replace("  ", " ").as_str())
+    };
+    written.expect("it is in the file")["match"].as_array().expect("a list").iter().map(example).collect()
+}
+
+#[test]
+fn every_entry_is_heeded_at_every_step_at_which_it_can_come() {
+    let catalogue = Catalogue::builtin();
+    for entry in catalogue.entries() {
+        for (_, step) in Step::WORDS.iter().filter(|(_, step)| entry.steps.is_empty() || entry.steps.contains(step)) {
+            for reply in examples(entry) {
+                let what = format!("{} at {step}: {reply}", entry.name);
+                assert_eq!(catalogue.lookup(*step, &reply).name, entry.name, "{what}: another entry stands before it");
+                let before_mail = *step < Step::Mail;
+                let judgement = match step {
+                    _ if before_mail => judge_open(catalogue, &refusal(*step, &reply.to_string()), 2),
+                    _ => transaction(*step, &reply.to_string()),
+                };
+                // What becomes of the mail.
+                let first = &judgement.outcomes[0];
+                let alone = entry.action == Action::Split && *step == Step::Rcpt;
+                let fails = (entry.action == Action::Fail || alone) && reply.is_permanent() && !before_mail;
+                assert_eq!(first.disposition, if fails { FAILED } else { DEFERRED }, "{what}");
+                assert_eq!((first.step, &first.diagnostic), (*step, &reply.to_string()), "{what}");
+                assert!(judgement.doubtful.is_empty() && !judgement.in_doubt, "{what}");
+                let rest = match entry.action {
+                    Action::Hold if !before_mail => Rest::Held,
+                    Action::Split if *step != Step::Rcpt && !before_mail => Rest::Apart,
+                    _ => Rest::Together,
+                };
+                assert_eq!(judgement.rest, rest, "{what}");
+                // Who pauses, and whether the operator is told what to do.
+                let asked = match entry.action {
+                    Action::FewerConnections => Some(FEWER),
+                    Action::BackOff => Some(BACK_OFF),
+                    Action::Suspend => Some(SUSPENDED),
+                    Action::Wait => entry.wait.map(PauseLength::For),
+                    _ => None,
+                };
+                let pause = judgement.pause.as_ref();
+                assert_eq!(pause.is_some(), before_mail || asked.is_some(), "{what}");
+                let Some(pause) = pause else { continue };
+                assert_eq!((&pause.kind, pause.step), (&entry.name, *step), "{what}");
+                assert_eq!(pause.reason, format!("{step}: {reply}"), "{what}");
+                assert!(!judgement.counts && !judgement.elsewhere, "{what}: trouble of others does not count");
+                match asked {
+                    Some(length) => {
+                        assert_eq!((pause.scope, pause.class, pause.length), (entry.scope, entry.class, length), "{what}");
+                        assert_eq!((pause.limit, &pause.advice), (entry.limit, &entry.advice), "{what}");
+                    }
+                    // What would be a mail's trouble later is the login's or the server's here.
+                    None => assert_eq!(pause.scope, if *step == Step::Auth { Scope::Account } else { Scope::Connection }, "{what}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_may_be_one_connections_trouble_may_be_tried_elsewhere_at_once() {
+    let lost = |step| Report { recipients: vec![None], end: End::Stopped(Trouble { step, cause: Cause::Lost("gone".to_owned()) }) };
+    let elsewhere = |judgement: Judgement| (judgement.counts, judgement.elsewhere);
+    for step in [Step::Mail, Step::Data, Step::Content] {
+        assert_eq!(elsewhere(judge(Catalogue::builtin(), &lost(step), Class::Internal)), (true, true), "{step}");
+    }
+    assert_eq!(
+        elsewhere(judge(Catalogue::builtin(), &lost(Step::EndOfData), Class::Internal)),
+        (true, false),
+        "a copy is not sent in a hurry"
+    );
+    for (step, line, expected) in [
+        (Step::Mail, "421 4.3.2 Service not available", true),
+        (Step::EndOfData, "451 4.7.0 Temporary server error. Please try again later. PRX4", true),
+        (Step::EndOfData, "451 4.9.9 Something unheard of", true),
+        (Step::Rcpt, "451 4.9.9 Something about a recipient", false),
+        (Step::Rcpt, "550 5.2.122 The recipient has exceeded their limit", false),
+        (Step::EndOfData, "550 5.7.62 not the account", false),
+    ] {
+        assert_eq!(elsewhere(transaction(step, line)), (true, expected), "{step}: {line}");
+    }
+}
+
+#[test]
+fn a_5yz_that_nobody_knows_is_doubtful_where_nobody_was_taken() {
+    for (step, line, doubtful) in [
+        (Step::Mail, "550 5.9.9 no", vec![0, 1]),
+        (Step::Data, "554 no", vec![0, 1]),
+        (Step::EndOfData, "554 5.6.0 no", vec![0, 1]),
+        (Step::EndOfData, "552 5.3.4 Message size exceeds fixed maximum message size", vec![]),
+        (Step::Rcpt, "550 5.9.9 no", vec![]),
+    ] {
+        assert_eq!(transaction(step, line).doubtful, doubtful, "{step}: {line}");
+    }
+    let refused = |lines: &[&str]| Report { recipients: lines.iter().map(|line| Some(reply(line))).collect(), end: End::NoRecipient };
+    let of = |lines: &[&str]| judge(Catalogue::builtin(), &refused(lines), Class::Internal).doubtful;
+    assert_eq!(of(&["550 5.9.9 no", "550 5.1.1 unknown", "550 5.9.9 no"]), [0, 2], "a known fault is a known fault");
+    let report = Report {
+        recipients: vec![Some(reply("550 5.9.9 no")), Some(reply("250 ok"))],
+        end: End::Stopped(refusal(Step::EndOfData, "554 5.6.0 no")),
+    };
+    assert_eq!(judge(Catalogue::builtin(), &report, Class::Internal).doubtful, [0, 1]);
 }
 
 #[test]

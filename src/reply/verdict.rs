@@ -1,7 +1,9 @@
 //! What a report means: an outcome for each recipient, and what the account must do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::budget::LimitName;
 use crate::mail::Class;
 use crate::smtp::EnhancedStatus;
 
@@ -57,6 +59,15 @@ pub struct Pause {
     pub class: Option<Class>,
     /// How long.
     pub length: PauseLength,
+    /// How often it is tried while it is suspended, if not as the settings say.
+    pub every: Option<Duration>,
+    /// The limit that the server says is used up.
+    pub limit: Option<LimitName>,
+    /// At which step the trouble was met: a login alone can show the end of what a login alone has met.
+    pub step: Step,
+    /// What kind of trouble it is: the name of its entry in the catalogue, or a word of ours where there was no reply. Trouble of the same kind
+    /// on all accounts is one trouble.
+    pub kind: Arc<str>,
     /// What was said or what happened, for logs and listings.
     pub reason: String,
     /// Who must do what; empty if it passes by itself.
@@ -68,6 +79,8 @@ pub struct Pause {
 pub enum PauseLength {
     /// A time known from the reply's meaning, such as the length of a budget's window.
     For(Duration),
+    /// No time: the account uses fewer connections than it did. If it used one, as [`Self::BackOff`].
+    FewerConnections,
     /// Passing trouble: short at first, longer each time it meets the same account again.
     BackOff,
     /// The operator must act; until then it is tried rarely.
@@ -83,6 +96,26 @@ pub struct Judgement {
     pub pause: Option<Pause>,
     /// The attempt counts against the delivery: its next attempt backs off. Trouble that is not the delivery's own does not count.
     pub counts: bool,
+    /// The trouble may be that of this account or connection alone: the delivery may be tried at once on another account or connection, once,
+    /// and then it counts.
+    pub elsewhere: bool,
+    /// What becomes of the recipients that stay queued.
+    pub rest: Rest,
+    /// The recipients, by their places, that failed for replies that nobody knows, in a transaction that the server took for nobody: whether that
+    /// was their fault or the account's, other messages must tell.
+    pub doubtful: Vec<usize>,
     /// The connection ended after the final dot without a reply: the server may have the message.
     pub in_doubt: bool,
+}
+
+/// What becomes of the recipients that stay queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Rest {
+    /// They are tried again, together.
+    #[default]
+    Together,
+    /// They are tried again, each in a delivery of its own.
+    Apart,
+    /// They wait for an operator.
+    Held,
 }

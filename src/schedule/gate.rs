@@ -69,7 +69,9 @@ impl Gate {
         let (until, level) = match pause.length {
             PauseLength::For(length) => (now + length, 0),
             _ if known => return None,
-            PauseLength::BackOff => (now + doubled(settings.pause_min, settings.pause_max, level), level + 1),
+            PauseLength::BackOff | PauseLength::FewerConnections => {
+                (now + doubled(settings.pause_min, settings.pause_max, level), level + 1)
+            }
             PauseLength::Suspended => (now + settings.probe, level + 1),
         };
         if self.closed.as_ref().is_some_and(|closed| closed.until >= until && now < closed.until) {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::budget::{self, Budget, Limits, Need, Reservation, Share, Used, Wait};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
-use crate::reply::Scope;
+use crate::reply::{Pause, PauseLength, Scope};
 
 use super::gate::{Gates, doubled};
 use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
@@ -494,13 +494,14 @@ impl Scheduler {
 
     /// Closes, opens or frees the gates that an ended attempt says something about.
     fn heed(&mut self, now: Timestamp, account: usize, class: Class, ended: &Ended, changes: &mut Vec<Change>) {
+        let pause = ended.pause.as_ref().map(|pause| self.booked(now, account, pause));
         let account = &mut self.accounts[account];
         let route = &mut self.routes[usize::from(account.route)];
-        let wide = ended.pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
+        let wide = pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
         for (gates, who, mine) in
             [(&mut account.gates, Who::Account(account.name.clone()), !wide), (&mut route.gates, Who::Route(route.name.clone()), wide)]
         {
-            match &ended.pause {
+            match &pause {
                 Some(pause) if mine => {
                     if let Some(until) = gates.of(pause.class).fail(now, ended.started, pause, &self.settings) {
                         changes.push(Change::Closed { gate: who, until, pause: pause.clone() });
@@ -516,6 +517,14 @@ impl Scheduler {
             }
             gates.release(ended.delivery);
         }
+    }
+
+    /// Books what the server says is used up, so that it stays so across restarts: the pause then lasts until the budget frees.
+    fn booked(&mut self, now: Timestamp, account: usize, pause: &Pause) -> Pause {
+        let budget = if pause.scope == Scope::Tenant { &mut self.tenant } else { &mut self.accounts[account].budget };
+        let until = pause.limit.and_then(|limit| budget.close(limit, now)).and_then(|wait| wait.until);
+        let length = until.map_or(pause.length, |until| PauseLength::For(until.since(now)));
+        Pause { length, ..pause.clone() }
     }
 
     /// Puts a delivery that is nowhere, or whose attempt has ended, where it must wait.

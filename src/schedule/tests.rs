@@ -4,7 +4,7 @@ use super::*;
 use crate::budget::{LimitName, Limits, Share, Unit, Used};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
-use crate::reply::{Pause, PauseLength, Scope};
+use crate::reply::{Pause, PauseLength, Scope, Step};
 
 const START: Timestamp = Timestamp::from_millis(1_795_285_881_000);
 const ONE: Used = Used { recipients: 1, message: true };
@@ -99,7 +99,8 @@ fn failed(s: &mut Scheduler, now: Timestamp, attempt: &Attempt, pause: Option<Pa
 }
 
 fn pause(scope: Scope, class: Option<Class>, length: PauseLength) -> Option<Pause> {
-    Some(Pause { scope, class, length, reason: "because".into(), advice: String::new() })
+    let (step, kind, reason) = (Step::EndOfData, "test".into(), "because".into());
+    Some(Pause { scope, class, length, every: None, limit: None, step, kind, reason, advice: String::new() })
 }
 
 fn external_limit(per_minute: u32) -> Limits {

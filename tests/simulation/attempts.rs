@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hve_relay::budget::Used;
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{Class, DeliveryId};
-use hve_relay::reply::{Pause, PauseLength, Scope};
+use hve_relay::reply::{Pause, PauseLength, Scope, Step};
 use hve_relay::schedule::{Change, Decision, Ended, Scheduler, Who};
 
 use super::super::observer::Spent;
@@ -117,7 +117,8 @@ impl World {
                 _ => PauseLength::For(self.settings.accounts[account].limits.minute),
             };
             let class = if self.dice.chance(50) { Some(class) } else { None };
-            let pause = Pause { scope, class, length, reason: format!("trouble {attempt}"), advice: String::new() };
+            let (step, kind, reason) = (Step::EndOfData, "trouble".into(), format!("trouble {attempt}"));
+            let pause = Pause { scope, class, length, every: None, limit: None, step, kind, reason, advice: String::new() };
             flight.pause = Some(pause).filter(|pause| pause.scope != Scope::Recipient);
             flight.fates.iter_mut().for_each(|(_, fate)| *fate = Fate::Deferred);
         } else if self.dice.chance(trouble / 2) {

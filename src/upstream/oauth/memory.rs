@@ -109,7 +109,7 @@ impl Memory {
             Err(fault) => {
                 let remembered = match fault.pause {
                     PauseLength::For(length) => length,
-                    PauseLength::BackOff => self.remember_passing,
+                    PauseLength::BackOff | PauseLength::FewerConnections => self.remember_passing,
                     PauseLength::Suspended => self.remember_refusal,
                 };
                 let acts = Some(fault.pause == PauseLength::Suspended);
