@@ -48,6 +48,11 @@ impl Timestamp {
         self.zoned().date().to_string()
     }
 
+    /// The day of the week in UTC, in English: `Monday`.
+    pub fn weekday(self) -> String {
+        self.zoned().strftime("%A").to_string()
+    }
+
     fn zoned(self) -> jiff::Zoned {
         // Out of range means beyond the year 9999: a stamp that only damaged data can hold; the epoch then stands for it.
         jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_zoned(jiff::tz::TimeZone::UTC)

@@ -1,10 +1,12 @@
 //! From the relay's own values to those that go over the wire.
 
 use super::{
-    AccountEntry, BudgetEntry, ClassEntry, ClassWait, Connections, Counted, DeliveryEntry, Detail, Entry, Letter, Status, Time, Why, words,
+    AccountEntry, BudgetEntry, ClassEntry, ClassWait, ClientEntry, Connections, Counted, DeliveryEntry, Detail, Entry, HabitEntry, Letter,
+    Status, Time, Why, words,
 };
 use crate::budget::Usage;
 use crate::clock::Timestamp;
+use crate::intake::{ClientSettings, Count, Habit};
 use crate::mail::{Class, Kind, Message};
 use crate::schedule::{AccountStatus, ClassStatus, Counts, Wait};
 use crate::store::Listed;
@@ -52,6 +54,24 @@ pub fn status(now: Timestamp, version: &str, counts: Counts, classes: &[ClassSta
         queue: Counted { under_way: counts.active, ready: counts.ready, deferred: counts.deferred, held: counts.held },
         classes: classes.iter().map(class).collect(),
         tenant: tenant.iter().map(budget).collect(),
+    }
+}
+
+/// A client and what it was seen to do.
+pub fn client(settings: &ClientSettings, habits: &[(Habit, Count)]) -> ClientEntry {
+    let habit = |(habit, seen): &(Habit, Count)| HabitEntry {
+        habit: habit.as_str().to_owned(),
+        words: habit.words().to_owned(),
+        outcome: habit.outcome().to_owned(),
+        count: seen.count,
+        first: Time(seen.first),
+        last: Time(seen.last),
+        last_peer: seen.peer.to_string(),
+    };
+    ClientEntry {
+        name: settings.name.to_string(),
+        networks: settings.networks.iter().map(ToString::to_string).collect(),
+        habits: habits.iter().map(habit).collect(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `POST /v1/queue/hold`, `release`, `retry`, `remove` with a [`Selection`] | [`Changed`] |
 //! | `GET /v1/accounts` | [`Accounts`] |
 //! | `POST /v1/accounts/{name}/suspend` with a [`Suspend`], `resume` | [`AccountEntry`] |
+//! | `GET /v1/habits` | [`Clients`]: what each client does otherwise than the standards have it |
 //!
 //! What goes wrong is `{"error": "a sentence"}` with status 400 (the request), 404 (nothing of that name), 409 (not in this state) or 503
 //! (the relay cannot now). Times are RFC 3339 in UTC, spans are seconds.
@@ -30,12 +31,12 @@ mod words;
 use std::future::Future;
 use std::time::Duration;
 
-pub use describe::{account, detail, entry, status};
+pub use describe::{account, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
 pub use routes::router;
 pub use values::{
-    AccountEntry, Accounts, BudgetEntry, Changed, ClassEntry, ClassWait, Connections, Counted, DeliveryEntry, Detail, Entry, ErrorText,
-    Letter, ListQuery, Page, Selection, Status, Suspend, Time, Totals, WaitsFor, Why,
+    AccountEntry, Accounts, BudgetEntry, Changed, ClassEntry, ClassWait, ClientEntry, Clients, Connections, Counted, DeliveryEntry, Detail,
+    Entry, ErrorText, HabitEntry, Letter, ListQuery, Page, Selection, Status, Suspend, Time, Totals, WaitsFor, Why,
 };
 pub use words::waits_for;
 
@@ -80,6 +81,9 @@ pub trait Relay: Clone + Send + Sync + 'static {
 
     /// Every account.
     fn accounts(&self) -> impl Future<Output = Result<Accounts, Refusal>> + Send;
+
+    /// Every client, with its habits.
+    fn habits(&self) -> impl Future<Output = Result<Clients, Refusal>> + Send;
 
     /// Uses an account no more, for so long or until it is resumed. Attempts under way end.
     fn suspend(

@@ -34,6 +34,7 @@ pub fn router<R: Relay>(relay: R) -> Router {
         .route("/v1/accounts", get(accounts::<R>))
         .route("/v1/accounts/{name}/suspend", post(suspend::<R>))
         .route("/v1/accounts/{name}/resume", post(resume::<R>))
+        .route("/v1/habits", get(habits::<R>))
         .fallback(|| async { Refusal::NotFound("there is nothing at this path".to_owned()) })
         .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method") })
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -88,6 +89,10 @@ async fn select<R: Relay>(State(relay): State<R>, Path(what): Path<String>, by: 
 
 async fn accounts<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
     relay.accounts().await.map(Json)
+}
+
+async fn habits<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
+    relay.habits().await.map(Json)
 }
 
 async fn suspend<R: Relay>(State(relay): State<R>, Path(name): Path<String>, by: Operator, body: Bytes) -> Answer<impl Serialize> {

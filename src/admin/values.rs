@@ -405,6 +405,47 @@ pub struct Suspend {
     pub reason: Option<String>,
 }
 
+/// Every client, in the order of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// The relay's time.
+    pub now: Time,
+    /// Since when habits are counted.
+    pub since: Time,
+    /// The clients.
+    pub clients: Vec<ClientEntry>,
+}
+
+/// A client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientEntry {
+    /// Its name.
+    pub name: String,
+    /// The networks that it comes from.
+    pub networks: Vec<String>,
+    /// What it was seen to do.
+    pub habits: Vec<HabitEntry>,
+}
+
+/// Something that a client does otherwise than the standards have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HabitEntry {
+    /// Its name, see [`crate::intake::Habit`].
+    pub habit: String,
+    /// The same in words.
+    pub words: String,
+    /// What the relay does about it.
+    pub outcome: String,
+    /// How many messages had it; sessions, where it is outside of messages.
+    pub count: u64,
+    /// The first time.
+    pub first: Time,
+    /// The last time.
+    pub last: Time,
+    /// The address that it came from then.
+    pub last_peer: String,
+}
+
 /// What an error looks like.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorText {

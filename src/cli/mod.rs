@@ -3,6 +3,7 @@
 
 mod accounts;
 pub mod check;
+mod clients;
 mod control;
 mod demo;
 mod explain;
@@ -52,6 +53,8 @@ enum Command {
     Queue(queue::Arguments),
     /// How the running relay's accounts stand, why they wait and until when; suspend or resume one.
     Accounts(accounts::Arguments),
+    /// What the running relay's clients do otherwise than the standards have it, how often and where, so that devices can be set right.
+    Clients(clients::Arguments),
     /// When an amount of mail would have gone, what would hold it up, and what more accounts would change. Sends nothing.
     Plan(plan::Arguments),
     /// What the relay makes of an upstream server's reply: whose trouble it is, and what becomes of the mail, the account and the others.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(arguments),
         Command::Queue(arguments) => queue::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
+        Command::Clients(arguments) => clients::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
@@ -142,6 +146,8 @@ mod tests {
             "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
             "accounts resume hve01@contoso.com",
             "explain 535 5.7.139 --step auth --config /x",
+            "clients",
+            "clients --json --socket /x",
             "sim",
             "sim --listen 0.0.0.0:587 --profile hve-ga --faults /x --keep /y --domain contoso.com --account a@contoso.com=secret",
         ] {

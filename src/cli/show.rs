@@ -80,6 +80,18 @@ pub(super) fn past(time: Time, now: Time) -> String {
     format!("{}, {} ago", clock(time, now), span(now.since(time)))
 }
 
+/// A time from which on something is counted: the time of today, the day of this week, else the date.
+pub(super) fn since(time: Time, now: Time) -> String {
+    const A_WEEK: Duration = Duration::from_secs(6 * 86_400);
+    let (Time(time), Time(now)) = (time, now);
+    let text = clock(time, now);
+    match text.split_once('T') {
+        None => text,
+        Some(_) if now.since(time) < A_WEEK => time.weekday(),
+        Some((date, _)) => date.to_owned(),
+    }
+}
+
 /// A span of time in its two largest units, and not more exactly than it is long.
 pub(super) fn span(span: Duration) -> String {
     let unit = match span.as_secs() {
@@ -114,6 +126,9 @@ mod tests {
             assert_eq!(moment(Time(now + Duration::from_millis(ahead)), Time(now)), text);
         }
         assert_eq!(past(Time(now - Duration::from_secs(61)), Time(now)), "18:30:20Z, 1m 1s ago");
+        for (days, text) in [(0, "18:31:21Z"), (1, "Friday"), (5, "Monday"), (6, "2026-11-15"), (40, "2026-10-12")] {
+            assert_eq!(since(Time(now - Duration::from_secs(days * 86_400)), Time(now)), text);
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ use super::dispatch::{Event, Question};
 use super::socket::{self, Socket};
 use super::{Phase, Shared, operate};
 use crate::admin::{
-    self, AccountEntry, Accounts, Action, Changed, Detail, Filter, Operator, Page, Range, Refusal, Relay, SCAN, Status, Target, Time,
-    Totals,
+    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, SCAN, Status, Target,
+    Time, Totals,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId};
@@ -156,6 +156,12 @@ impl<S: Spool> Relay for Control<S> {
             Accounts { now: Time(now), accounts }
         })
         .await
+    }
+
+    async fn habits(&self) -> Result<Clients, Refusal> {
+        let habits = self.shared.habits();
+        let clients = self.shared.policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
+        Ok(Clients { now: Time(self.shared.clock.now()), since: Time(habits.since()), clients })
     }
 
     async fn suspend(&self, account: AccountName, length: Option<Duration>, reason: String, by: Operator) -> Result<AccountEntry, Refusal> {
