@@ -11,8 +11,9 @@
 //! * No reply and no effect depends on how the input was cut into pieces.
 //! * What a peer that is no client says is never looked at.
 //!
-//! Known limits: a client that sends content slowly but steadily holds its session for as long as it likes; the number of sessions for
-//! each address bounds what that costs.
+//! A device that sends one octet a second is served as long as it moves: each octet of content begins the wait anew, and each octet of a
+//! command lengthens it by a second. Known limits: so a client that sends content slowly but steadily holds its session for as long as it
+//! likes, and one with a long command for somewhat more than an hour; the number of sessions for each address bounds what that costs.
 
 mod commands;
 mod effect;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
@@ -40,6 +42,9 @@ use transaction::Transaction;
 
 /// The first octet of a TLS record that holds a handshake (RFC 8446 §5.1); no command begins with it.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// How long an octet of a command may take.
+const OCTET: Duration = Duration::from_secs(1);
 
 /// One connection of a client.
 #[derive(Debug)]
@@ -54,6 +59,8 @@ pub struct Session {
     /// Since when the next command or the next piece of content is waited for.
     waiting_since: Timestamp,
     lines: LineSplitter,
+    /// Octets that have come of a command whose end has not.
+    begun: usize,
     /// What came while an answer was awaited.
     unread: BytesMut,
     /// Replies that are not sent yet.
@@ -110,6 +117,7 @@ impl Session {
         let client = policy.client(peer).cloned();
         let mut session = Self {
             lines: LineSplitter::new(settings.command_line),
+            begun: 0,
             settings,
             policy,
             peer,
@@ -201,7 +209,10 @@ impl Session {
     /// When [`Input::Tick`] is due; none while an answer is awaited and after the end.
     pub fn deadline(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Command => Some(self.waiting_since + self.settings.command_timeout),
+            Phase::Command => {
+                let slowly = OCTET * u32::try_from(self.begun.min(self.settings.command_line)).unwrap_or(u32::MAX);
+                Some(self.waiting_since + self.settings.command_timeout + slowly)
+            }
             Phase::Content(_) => Some(self.waiting_since + self.settings.data_timeout),
             _ => None,
         }
@@ -245,9 +256,12 @@ impl Session {
                         self.end(replies::tls_on_plain_port(), "a TLS handshake", Ending::TurnedAway);
                         continue;
                     }
+                    let before = rest.len();
                     if let Some(line) = lines.next(&mut rest) {
-                        self.waiting_since = now;
+                        (self.waiting_since, self.begun) = (now, 0);
                         self.line(now, line);
+                    } else {
+                        self.begun = self.begun.saturating_add(before);
                     }
                 }
                 Phase::Content(reception) => {

@@ -34,17 +34,19 @@ struct Played {
     sent: Vec<u8>,
     writes: usize,
     next_id: i64,
+    now: Timestamp,
 }
 
 impl Played {
     fn new(settings: Settings) -> Self {
-        let mut played = Self { session: session(settings, "10.1.2.3"), effects: Vec::new(), sent: Vec::new(), writes: 0, next_id: 1 };
+        let mut played =
+            Self { session: session(settings, "10.1.2.3"), effects: Vec::new(), sent: Vec::new(), writes: 0, next_id: 1, now: START };
         played.drain();
         played
     }
 
     fn handle(&mut self, input: Input<'_>) {
-        self.session.handle(START, input);
+        self.session.handle(self.now, input);
         self.drain();
     }
 
@@ -66,7 +68,7 @@ impl Played {
             }
             if let Some(answer) = answer {
                 self.next_id += 1;
-                self.session.handle(START, answer);
+                self.session.handle(self.now, answer);
             }
         }
     }
@@ -247,4 +249,33 @@ fn nothing_of_what_a_stranger_says_is_looked_at() {
     assert!(matches!(&effects[0], Effect::Refused { what, .. } if what == "connection"));
     assert!(matches!(&effects[1], Effect::Send(octets) if octets.starts_with(b"554 5.7.1 192.0.2.7 is not a client")));
     assert_eq!(effects[2..], [Effect::Close(Ending::NotServed)]);
+}
+
+#[test]
+fn a_device_that_sends_one_octet_a_second_is_served_as_long_as_it_moves() {
+    let mut played = Played::new(Settings { message_size: 10_000, header_size: 10_000, ..settings() });
+    let parameter = format!("X-JOB={}", "7".repeat(400));
+    let content = "text\r\n".repeat(200);
+    let wire = format!("EHLO x\r\nMAIL FROM:<a@b> {parameter}\r\nRCPT TO:<a@contoso.com>\r\nDATA\r\n{content}.\r\n");
+    for octet in wire.as_bytes().chunks(1) {
+        played.now = played.now + Duration::from_secs(1);
+        played.handle(Input::Tick);
+        played.handle(Input::Octets(octet));
+    }
+    assert!(played.sent.ends_with(b"queued as 0000000000001\r\n"), "{}", played.sent.escape_ascii());
+    // The command took longer than a silent client may take, and the content longer than the wait for content.
+    assert!(parameter.len() as u64 > settings().command_timeout.as_secs() && content.len() as u64 > settings().data_timeout.as_secs());
+
+    // One that stops is sent away; so is one whose command never ends.
+    let mut late = played.now + settings().command_timeout;
+    assert_eq!(played.session.deadline(), Some(late));
+    for _ in 0..settings().command_line * 2 {
+        played.now = played.now + Duration::from_secs(1);
+        played.handle(Input::Octets(b"x"));
+    }
+    late = late + Duration::from_secs(settings().command_line as u64);
+    assert_eq!(played.session.deadline(), Some(late));
+    played.now = late;
+    played.handle(Input::Tick);
+    assert_eq!(played.effects.last(), Some(&Effect::Close(Ending::TimedOut)));
 }
