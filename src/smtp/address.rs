@@ -89,15 +89,14 @@ fn end_of_local_part(text: &str) -> Result<usize, AddressError> {
     let mut quoted = false;
     let mut escaped = false;
     for (i, c) in text.char_indices() {
-        if c.is_control() {
+        // Inside quotes anything printable is text, also behind a backslash; but angle brackets would end a path for a careless reader behind us.
+        if c.is_control() || matches!(c, '<' | '>') {
             return Err(AddressError::BadCharacter);
         }
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' if quoted || i == 0 => quoted = !quoted,
-            // Inside quotes anything printable is text, but angle brackets would end a path for a careless reader behind us.
-            '<' | '>' => return Err(AddressError::BadCharacter),
             _ if quoted => {}
             '@' => return Ok(i),
             ' ' | '"' | '(' | ')' | ',' | ':' | ';' | '[' | ']' | '\\' => return Err(AddressError::BadCharacter),
@@ -180,6 +179,8 @@ mod tests {
             ("a@b@c", AddressError::BadCharacter),
             ("<a@b>", AddressError::BadCharacter),
             ("\"a>\"@b", AddressError::BadCharacter),
+            ("\"a\\>\"@b", AddressError::BadCharacter),
+            ("\"a\\<\"@b", AddressError::BadCharacter),
             ("\"a@b", AddressError::BadCharacter),
             ("a@b c", AddressError::BadCharacter),
             ("a@[]", AddressError::BadCharacter),
