@@ -82,7 +82,7 @@ pub(super) fn queued(connection: &Connection, mut each: impl FnMut(Queued) -> bo
             id: DeliveryId { message: queue_id(row, 0)?, part: row.get(1)? },
             client: ClientName::new(row.get::<_, String>(2)?),
             priority: priority(row, 14)?,
-            author: author(row, 15)?,
+            author: parsed(row, 15)?,
             held: row.get(13)?,
             route: RouteName::new(row.get::<_, String>(3)?),
             class: class(row, 4)?,
@@ -219,7 +219,7 @@ fn message(row: &Row) -> Result<Message> {
             "" => ReversePath::Null,
             _ => ReversePath::Mailbox(mailbox(row, 5)?),
         },
-        author: author(row, 6)?,
+        author: parsed(row, 6)?,
         subject: row.get(7)?,
         message_id: row.get(8)?,
         size: octets(row, 9)?,
@@ -255,11 +255,7 @@ fn priority(row: &Row, column: usize) -> Result<Priority> {
     Ok(Priority::ALL.into_iter().find(|priority| priority.as_str() == text).unwrap_or_default())
 }
 
-fn author(row: &Row, column: usize) -> Result<Option<Mailbox>> {
-    row.get_ref(column)?.as_str_or_null()?.map(|_| mailbox(row, column)).transpose()
-}
-
-/// What a client asked; what this version cannot read was not asked.
+/// What a client asked, or who wrote a message; what this version cannot read is as good as not there.
 fn parsed<T: FromStr>(row: &Row, column: usize) -> Result<Option<T>> {
     Ok(row.get_ref(column)?.as_str_or_null()?.and_then(|text| text.parse().ok()))
 }
