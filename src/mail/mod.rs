@@ -6,6 +6,7 @@ mod message;
 mod queue_id;
 mod rewrite;
 mod sender;
+pub mod sevenbit;
 mod trace;
 pub mod words;
 

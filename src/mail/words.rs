@@ -125,7 +125,7 @@ pub fn write_field(out: &mut Vec<u8>, name: &str, words: &[String]) {
 }
 
 /// Encoded words of whole characters (RFC 2047 §5 (3)); a reader joins them without the blanks between.
-fn encoded_words(text: &str) -> Vec<String> {
+pub fn encoded_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
