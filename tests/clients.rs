@@ -117,6 +117,50 @@ fn python_sends_whatever_smtplib_can() {
     assert_eq!(world.sim.counters().messages, 8);
 }
 
+/// Reads two messages as an application would, and compares all that it finds in them.
+const READER: &str = r#"
+import email, email.policy, sys
+
+def found(path):
+    with open(path, "rb") as file:
+        message = email.message_from_binary_file(file, policy=email.policy.default)
+    parts = [(part.get_content_type(), part.get_filename(), part.get_payload(decode=True).replace(b"\r\n", b"\n")) for part in message.walk() if not part.is_multipart()]
+    assert all(not part.defects for part in message.walk()), path
+    inner = [part.get_content()["Subject"] for part in message.walk() if part.get_content_type() == "message/rfc822"]
+    return message["Subject"], message["To"].addresses, inner, parts
+
+came, went = found(sys.argv[1]), found(sys.argv[2])
+assert len(came[3]) == 4 and came[3] == went[3], (came, went)
+assert (went[0], went[2]) == ("Gr\u00f6\u00dfe", ["Gr\u00fc\u00dfe aus dem B\u00fcro"]), went
+assert [(to.display_name, to.addr_spec) for to in went[1]] == [("M\u00fcller, J", "ann@contoso.com")], went
+"#;
+
+#[test]
+fn python_reads_converted_mail_as_it_was_meant() {
+    if !is_installed("python3", &["-c", "import email"]) {
+        return;
+    }
+    let world = World::with(1, |settings| settings.extensions = Vec::new(), |setup| setup);
+    let content = "From: app@contoso.com\r\nTo: \"Müller, J\" <ann@contoso.com>\r\nSubject: Größe\r\nMIME-Version: 1.0\r\n\
+        Content-Type: multipart/mixed; boundary=o\r\nContent-Transfer-Encoding: 8bit\r\n\r\n--o\r\nContent-Type: multipart/alternative; boundary=i\r\n\r\n\
+        --i\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nGrüße = 100 % \r\n--\r\n.\r\n\r\n--i\r\n\
+        Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n<p>Привет</p>\r\n--i--\r\n--o\r\n\
+        Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=\"Übersicht; 1.bin\"\r\n\
+        Content-Transfer-Encoding: binary\r\n\r\n\0\u{1}ä\r\n\u{7f}\r\n--o\r\nContent-Type: message/rfc822\r\nContent-Transfer-Encoding: 8bit\r\n\r\n\
+        Subject: Grüße aus dem Büro\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nJürgen\r\n--o--\r\n";
+    world.client().accepted("app@contoso.com", &["ann@contoso.com"], content.as_bytes());
+    let taken = world.taken(1).remove(0);
+    assert!(taken.content.is_ascii() && taken.violations.is_empty());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, octets: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, octets).expect("written");
+        path
+    };
+    let (came, went) = (file("came.eml", content.as_bytes()), file("went.eml", &taken.content));
+    run(Command::new("python3").arg("-").args([came, went]), READER.as_bytes());
+}
+
 #[test]
 fn swaks_sends_step_by_step_and_pipelined_and_after_helo() {
     if !is_installed("swaks", &["--version"]) {

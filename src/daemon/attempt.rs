@@ -60,12 +60,18 @@ async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &Ac
         content: &job.content,
         body_offset: body_offset as u64,
         eight_bit: message.eight_bit,
-        smtputf8: message.smtputf8,
+        smtputf8: message.smtputf8 || sender.is_some_and(Mailbox::is_international),
         dsn: &message.dsn,
     };
-    let result = upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await.result;
-    if let (false, Some(sender), Ok(reply::Report { end: reply::End::Accepted(_), .. })) = (unsigned.is_empty(), sender, &result) {
-        telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
+    let upstream::Attempt { result, converted, .. } =
+        upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
+    if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {
+        if let (Some(sender), false) = (sender, unsigned.is_empty()) {
+            telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
+        }
+        if converted {
+            telemetry::content_converted(job.delivery.id, &message.client, &upstream.relay);
+        }
     }
     result
 }

@@ -55,6 +55,14 @@ pub fn explain(status: EnhancedStatus) -> Explanation {
             advice: "Send the message from your own mailbox, or ask your help desk whether this device or application may send to the outside.",
         },
         (5, 3) => Explanation { what: "The message has too many recipients.", advice: "Send it to fewer recipients at a time." },
+        (6, 3) => Explanation {
+            what: "The message is signed or encrypted in a form that the mail server does not take.",
+            advice: "Send it without signing or encrypting it, or ask your help desk and show them this message.",
+        },
+        (6, 7) => Explanation {
+            what: "An address has characters that the mail server does not take.",
+            advice: "Use an address without letters such as \u{e4}, \u{e9} or \u{f1} in it, your own or the recipient's.",
+        },
         (6, _) => Explanation { what: "The message has a form that the mail server does not take.", advice: ASK },
         (7, 1 | 12 | 124 | 133 | 134 | 136) => NOT_ALLOWED,
         (7, _) => Explanation { what: "The rules of the mail server do not allow this message.", advice: ASK },
@@ -74,6 +82,8 @@ mod tests {
             ("5.4.1", "no such address"),
             ("5.2.2", "full"),
             ("5.3.4", "too large"),
+            ("5.6.3", "signed"),
+            ("5.6.7", "characters"),
             ("4.4.7", "in time"),
             ("5.5.105", "outside"),
             ("5.7.124", "this sender"),

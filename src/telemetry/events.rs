@@ -168,6 +168,18 @@ pub fn dkim_signature_removed(delivery: DeliveryId, client: &ClientName, sender:
     );
 }
 
+/// A message was sent otherwise than it came, because the upstream server does not take content beyond ASCII.
+pub fn content_converted(delivery: DeliveryId, client: &ClientName, relay: &str) {
+    info!(
+        event = "content-converted",
+        queue_id = %delivery.message,
+        part = delivery.part,
+        client = %client,
+        relay,
+        "converted to quoted-printable and base64: the upstream server does not offer 8BITMIME"
+    );
+}
+
 /// A delivery was given up because its message became too old.
 pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
     for recipient in &delivery.recipients {

@@ -42,6 +42,8 @@ pub struct Connection {
     pub(super) needs_reset: bool,
     /// The end of the present transaction's content was handed to the socket, whole.
     pub(super) handed_over: bool,
+    /// In the last transaction, a part of the content was not sent as it came.
+    pub(super) converted: bool,
     pub(super) transactions: u32,
     opened_at: Instant,
     pub(super) idle_since: Instant,
@@ -92,6 +94,7 @@ impl Connection {
             usable: true,
             needs_reset: false,
             handed_over: false,
+            converted: false,
             transactions: 0,
             opened_at: now,
             idle_since: now,

@@ -13,6 +13,7 @@ use memchr::memmem;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::mail::Content;
+use crate::mail::sevenbit::Conversion;
 
 /// How the other end knows where the content ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +55,26 @@ pub(super) struct Reader {
     source: Source,
     /// Octets of the source that are still to come.
     left: u64,
+    /// What turns them into those to send, how many of those are still to come, and room for them.
+    conversion: Option<(Conversion, u64, Vec<u8>)>,
     framer: Framer,
 }
 
 impl Pieces {
-    /// Opens `content` at `offset`, behind `header`, and reads the first piece, so that what cannot be read is known before anything is said.
+    /// Opens `content` at `offset`, behind `header`, as it is or converted into so many octets, and reads the first piece, so that what cannot be read is known before anything is said.
     ///
     /// # Errors
     /// If the file cannot be opened or read, or is shorter than recorded.
-    pub(super) async fn open(header: Bytes, content: &Content, offset: u64, framing: Framing) -> io::Result<(Self, Piece)> {
+    pub(super) async fn open(
+        header: Bytes,
+        content: &Content,
+        offset: u64,
+        framing: Framing,
+        conversion: Option<(Conversion, u64)>,
+    ) -> io::Result<(Self, Piece)> {
         let left = content.len().checked_sub(offset).ok_or_else(|| io::Error::other("the body begins behind the end of the content"))?;
-        let start = |source| Box::new(Reader { header, source, left, framer: Framer::new(framing) });
+        let conversion = conversion.map(|(conversion, length)| (conversion, length, Vec::new()));
+        let start = |source| Box::new(Reader { header, source, left, conversion, framer: Framer::new(framing) });
         let pieces = match content {
             Content::Inline(octets) => {
                 let mut octets = octets.clone();
@@ -116,16 +126,34 @@ impl Reader {
         // Room for the final dot, and for the dots that a text has; more only if it has more.
         octets.reserve(self.header.len() + take + take / 64 + 8);
         self.framer.push(&std::mem::take(&mut self.header), &mut octets);
-        match &mut self.source {
-            Source::Memory(memory) => self.framer.push(&memory.split_to(take), &mut octets),
+        let in_memory;
+        let read = match &mut self.source {
+            Source::Memory(memory) => {
+                in_memory = memory.split_to(take);
+                &in_memory[..]
+            }
             Source::File { file, buffer } => {
                 buffer.resize(take, 0);
                 file.read_exact(buffer)?;
-                self.framer.push(buffer, &mut octets);
+                &buffer[..]
             }
-        }
+        };
         self.left -= take as u64;
         let last = self.left == 0;
+        match &mut self.conversion {
+            None => self.framer.push(read, &mut octets),
+            Some((conversion, to_come, converted)) => {
+                converted.clear();
+                conversion.push(read, converted).map_err(io::Error::other)?;
+                if last {
+                    conversion.finish(converted).map_err(io::Error::other)?;
+                }
+                // The content was read before: what it became then was promised to the server.
+                let other = || io::Error::other("it is not what it was a moment ago");
+                *to_come = to_come.checked_sub(converted.len() as u64).filter(|to_come| !last || *to_come == 0).ok_or_else(other)?;
+                self.framer.push(converted, &mut octets);
+            }
+        }
         if last {
             self.framer.finish(&mut octets);
         }
@@ -196,6 +224,7 @@ impl Framer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::sevenbit::Survey;
 
     fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {
         let (mut framer, mut out) = (Framer::new(Framing::Dots), Vec::new());
@@ -237,7 +266,17 @@ mod tests {
     }
 
     async fn read(content: &Content, offset: u64, framing: Framing) -> io::Result<Vec<Piece>> {
-        let (mut pieces, first) = Pieces::open(Bytes::from_static(b"Subject: x\r\n\r\n"), content, offset, framing).await?;
+        read_all(Bytes::from_static(b"Subject: x\r\n\r\n"), content, offset, framing, None).await
+    }
+
+    async fn read_all(
+        header: Bytes,
+        content: &Content,
+        offset: u64,
+        framing: Framing,
+        conversion: Option<(Conversion, u64)>,
+    ) -> io::Result<Vec<Piece>> {
+        let (mut pieces, first) = Pieces::open(header, content, offset, framing, conversion).await?;
         let mut all = vec![first];
         while !all.last().expect("one").last {
             let (rest, piece) = pieces.read_ahead(Vec::new()).next().await?;
@@ -289,6 +328,28 @@ mod tests {
                 read(&Content::File { path: folder.path().join("none"), len: 5 }, 0, framing).await,
             ];
             assert!(kinds.iter().all(Result::is_err));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_converted_is_as_long_as_was_said_or_does_not_come_to_its_end() {
+        let header = b"Content-Type: text/plain; charset=utf-8\r\n\r\n";
+        let text = "K\u{e4}se und Brot\r\n.\r\n".repeat(50_000);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("1.eml");
+        std::fs::write(&path, &text).expect("written");
+        let mut survey = Survey::new(header).expect("ASCII");
+        survey.push(text.as_bytes()).expect("convertible");
+        let plan = survey.finish().expect("convertible");
+        let wanted = "K=C3=A4se und Brot\r\n.\r\n".repeat(50_000);
+        for content in [Content::Inline(text.clone().into()), Content::File { path, len: text.len() as u64 }] {
+            for (promised, kept) in [(wanted.len(), true), (wanted.len() - 1, false), (wanted.len() + 1, false)] {
+                let conversion = Some((plan.conversion(), promised as u64));
+                let read = read_all(Bytes::new(), &content, 0, Framing::Length, conversion).await;
+                let octets = read.map(|pieces| pieces.into_iter().flat_map(|piece| piece.octets).collect::<Vec<u8>>());
+                assert_eq!(octets.is_ok(), kept, "{promised}");
+                assert!(octets.is_err() || octets.is_ok_and(|octets| octets == wanted.as_bytes()));
+            }
         }
     }
 }

@@ -5,10 +5,13 @@
 //! time limit, and after a lost connection, a time-out or a breach of protocol the connection is never used again. How many connections there
 //! are at a time is the scheduler's matter. Where an account has no password, [`oauth`] gets the token that it logs in with.
 //!
+//! What a server does not offer is done without, or refused here in its place (`adapt`).
+//!
 //! Invariants: nothing that came before the handshake is believed; no credential goes out before the certificate was verified, and no mail
 //! either unless the route's [`Security`] says so; content that could not be read to its end is never ended; a connection is lost at
 //! [`Step::EndOfData`](crate::reply::Step) if and only if the end of the content was handed to the socket.
 
+mod adapt;
 mod auth;
 mod connection;
 mod content;

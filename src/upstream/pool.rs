@@ -49,6 +49,8 @@ pub struct Attempt {
     pub origin: Origin,
     /// How that connection was protected, if there was one.
     pub protection: Option<Protection>,
+    /// A part of the content had to be converted, for the server takes only ASCII.
+    pub converted: bool,
 }
 
 /// Makes one transaction over a warm connection of the account, or a new one, which is then kept warm.
@@ -67,20 +69,20 @@ pub async fn deliver(
     if let Some(mut connection) = pool.take(account) {
         let report = connection.transact(transaction).await;
         if !was_dead(&report) {
-            let protection = Some(connection.protection());
+            let (protection, converted) = (Some(connection.protection()), connection.converted);
             pool.put(account, connection);
-            return Attempt { result: Ok(report), origin: Origin::Warm, protection };
+            return Attempt { result: Ok(report), origin: Origin::Warm, protection, converted };
         }
         origin = Origin::Replaced;
     }
     match Connection::open(endpoint, login).await {
         Ok(mut connection) => {
             let report = connection.transact(transaction).await;
-            let protection = Some(connection.protection());
+            let (protection, converted) = (Some(connection.protection()), connection.converted);
             pool.put(account, connection);
-            Attempt { result: Ok(report), origin, protection }
+            Attempt { result: Ok(report), origin, protection, converted }
         }
-        Err(trouble) => Attempt { result: Err(trouble), origin, protection: None },
+        Err(trouble) => Attempt { result: Err(trouble), origin, protection: None, converted: false },
     }
 }
 

@@ -72,7 +72,7 @@ async fn sends_a_message_with_all_that_is_offered() {
     let ca = Ca::new();
     let server = Server::start(Script::new(&ca, PIPELINED)).await;
     let mut connection = opened(&server, &ca).await;
-    assert_eq!(connection.offers().size, Some(10_485_760));
+    assert_eq!(connection.offers().size, Some(157_286_400));
     assert!(!connection.is_reused() && connection.is_alive());
     let (recipients, content) = (mailboxes(&["a@contoso.com", "jürgen@contoso.com"]), hello());
     let report = connection.transact(&Transaction { eight_bit: true, smtputf8: true, ..transaction(&recipients, &content) }).await;

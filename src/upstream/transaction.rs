@@ -29,9 +29,10 @@ use lettre::transport::smtp::extension::{MailBodyParameter, MailParameter, RcptP
 
 use crate::mail::{Content, Recipient};
 use crate::reply::{Cause, End, Report, Step, Trouble};
-use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, RecipientDsn, Reply};
+use crate::smtp::{Mailbox, MessageDsn, RecipientDsn, Reply};
 
 use super::Connection;
+use super::adapt::{Adapted, unaskable};
 use super::content::{Framing, Piece, Pieces};
 use super::envelope::{Answer, Envelope, Tail};
 use super::opening::expect_positive;
@@ -42,7 +43,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// seconds; who sends without a break never rests so long.
 const RESTED: Duration = Duration::from_secs(1);
 
-/// What is to be sent. On the wire the message is `header`, then `content` from `body_offset` on.
+/// What is to be sent: `header`, then `content` from `body_offset` on; on the wire as the server takes it ([`super::adapt`]).
 #[derive(Debug, Clone)]
 pub struct Transaction<'a> {
     /// The mailbox of MAIL FROM; empty for the null path.
@@ -57,24 +58,17 @@ pub struct Transaction<'a> {
     pub body_offset: u64,
     /// The content has octets beyond ASCII.
     pub eight_bit: bool,
-    /// The message needs SMTPUTF8.
+    /// The client asked for SMTPUTF8, or the sender needs it.
     pub smtputf8: bool,
     /// What is asked of notices about the message.
     pub dsn: &'a MessageDsn,
 }
 
-impl Transaction<'_> {
-    /// Octets of the message as it is sent: not dot-stuffed, without the final dot (RFC 1870 §3).
-    fn size(&self) -> u64 {
-        self.header.len() as u64 + self.content.len().saturating_sub(self.body_offset)
-    }
-}
-
 impl Connection {
     /// Makes one transaction. What happened is in the report; whether the connection can carry another, in [`Connection::usable`].
     pub async fn transact(&mut self, transaction: &Transaction<'_>) -> Report {
-        let mut recipients: Vec<_> = transaction.recipients.iter().map(|recipient| self.unaskable(&recipient.address)).collect();
-        self.handed_over = false;
+        let mut recipients: Vec<_> = transaction.recipients.iter().map(|recipient| unaskable(&self.offers, &recipient.address)).collect();
+        (self.handed_over, self.converted) = (false, false);
         let end = match self.run(transaction, &mut recipients).await {
             Ok(end) => end,
             Err(Trouble { cause: cause @ (Cause::Reply(_) | Cause::Local(_)), step }) => End::Stopped(Trouble { step, cause }),
@@ -91,17 +85,18 @@ impl Connection {
     }
 
     async fn run(&mut self, transaction: &Transaction<'_>, replies: &mut [Option<Reply>]) -> Result<End, Trouble> {
-        let mail = self.mail(transaction)?;
+        let adapted = Adapted::to(&self.offers, transaction).await?;
+        self.converted = adapted.is_converted();
+        let mail = self.mail(transaction, &adapted)?;
         let framing = if self.offers.chunking { Framing::Length } else { Framing::Dots };
         // Before anything is said, so that content that cannot be read costs nothing but this attempt.
-        let opened = Pieces::open(transaction.header.clone(), transaction.content, transaction.body_offset, framing).await;
-        let (pieces, mut first) = opened.map_err(unreadable)?;
+        let (pieces, mut first) = adapted.open(framing).await.map_err(unreadable)?;
         let asked: Vec<usize> = (0..replies.len()).filter(|i| replies[*i].is_none()).collect();
         if asked.is_empty() {
             return Ok(End::NoRecipient);
         }
         if framing == Framing::Length {
-            let command = format!("BDAT {} LAST\r\n", transaction.size());
+            let command = format!("BDAT {} LAST\r\n", adapted.size);
             first.octets.splice(..0, command.into_bytes());
         }
         let rested = self.transactions > 0 && self.idle_since.elapsed() >= RESTED;
@@ -130,7 +125,7 @@ impl Connection {
     }
 
     /// MAIL with the parameters that the server offers (RFC 1870, RFC 3461, RFC 6152, RFC 6531).
-    fn mail(&self, transaction: &Transaction<'_>) -> Result<Mail, Trouble> {
+    fn mail(&self, transaction: &Transaction<'_>, adapted: &Adapted<'_>) -> Result<Mail, Trouble> {
         let sender = match transaction.reverse_path.as_str() {
             "" => None,
             text => match text.parse::<Mailbox>() {
@@ -140,13 +135,12 @@ impl Connection {
         };
         let mut parameters = Vec::new();
         if self.offers.declares_size {
-            parameters.push(MailParameter::Size(usize::try_from(transaction.size()).unwrap_or(usize::MAX)));
+            parameters.push(MailParameter::Size(usize::try_from(adapted.size).unwrap_or(usize::MAX)));
         }
-        // Where it is not offered the octets go out all the same: the body is never re-encoded, and servers take them.
-        if self.offers.eight_bit_mime && (transaction.eight_bit || transaction.smtputf8) {
+        if adapted.eight_bit {
             parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
         }
-        if self.offers.smtputf8 && transaction.smtputf8 {
+        if adapted.smtputf8 {
             parameters.push(MailParameter::SmtpUtfEight);
         }
         if self.offers.dsn {
@@ -172,12 +166,6 @@ impl Connection {
             parameters.extend(given.into_iter().filter_map(other));
         }
         Rcpt::new(address(mailbox), parameters)
-    }
-
-    /// The reply that a recipient gets from us because the server could not even be asked (RFC 6531 §3.2).
-    fn unaskable(&self, recipient: &Mailbox) -> Option<Reply> {
-        let text = "The address has characters beyond ASCII, and the upstream server does not offer SMTPUTF8";
-        (recipient.is_international() && !self.offers.smtputf8).then(|| Reply::new(553, EnhancedStatus::new(5, 6, 7), text))
     }
 
     /// Sends the pieces; `Ok` if and only if the end of the last was handed to the socket: TLS gives out its record only whole.
@@ -212,6 +200,6 @@ fn address(mailbox: &Mailbox) -> Address {
     Address::new_dangerous(mailbox.local_part(), mailbox.domain())
 }
 
-fn unreadable(error: std::io::Error) -> Trouble {
+pub(super) fn unreadable(error: std::io::Error) -> Trouble {
     Trouble { step: Step::Content, cause: Cause::Local(format!("the stored content cannot be read: {error}")) }
 }

@@ -5,6 +5,7 @@ pub mod client;
 pub mod relay;
 
 use hve_relay::sim::{Account, Fault, Settings, Sim, Taken};
+use mail_parser::{MessageParser, MessagePart, MimeHeaders, PartType};
 use tokio::runtime::Runtime;
 
 use client::Client;
@@ -101,6 +102,19 @@ pub fn mail(subject: &str, body: &[u8]) -> Vec<u8> {
     let mut content = format!("From: App <app@contoso.com>\r\nTo: you@contoso.com\r\nSubject: {subject}\r\nDate: Sat, 21 Nov 2026 10:00:00 +0100\r\nMessage-ID: <{subject}@contoso.com>\r\n\r\n").into_bytes();
     content.extend_from_slice(body);
     content
+}
+
+/// What a reader finds in a message: type, file name and decoded content of each part.
+pub fn parts(message: &[u8]) -> Vec<(String, Option<String>, Vec<u8>)> {
+    let parsed = MessageParser::default().parse(message).expect("a message");
+    let content = |part: &MessagePart<'_>| match &part.body {
+        PartType::Text(text) | PartType::Html(text) => Some(text.as_bytes().to_vec()),
+        PartType::Binary(octets) | PartType::InlineBinary(octets) => Some(octets.to_vec()),
+        PartType::Message(_) | PartType::Multipart(_) => None,
+    };
+    let of = |part: &MessagePart<'_>| part.content_type().map(|of| format!("{}/{}", of.ctype(), of.subtype().unwrap_or_default()));
+    let found = |part| Some((of(part).unwrap_or_default(), part.attachment_name().map(str::to_owned), content(part)?));
+    parsed.parts.iter().filter_map(found).collect()
 }
 
 /// The body of what the endpoint took.

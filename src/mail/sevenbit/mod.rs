@@ -121,6 +121,11 @@ impl Plan {
         &self.header
     }
 
+    /// Whether a part is to be sent otherwise than it came.
+    pub fn converts_anything(&self) -> bool {
+        self.treatments.iter().any(|treatment| treatment.body != Body::AsItIs)
+    }
+
     /// Begins to convert the body.
     pub fn conversion(&self) -> Conversion {
         let mut treatments = self.treatments.clone().into_iter();

@@ -55,15 +55,15 @@ pub struct Script {
     pub certificate: Arc<ServerConfig>,
 }
 
-pub const PIPELINED: &[&str] = &["SIZE 10485760", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "AUTH PLAIN LOGIN"];
-pub const LOCKSTEP: &[&str] = &["SIZE 10485760", "AUTH LOGIN XOAUTH2"];
+pub const PIPELINED: &[&str] = &["SIZE 157286400", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "AUTH PLAIN LOGIN"];
+pub const LOCKSTEP: &[&str] = &["SIZE 157286400", "AUTH LOGIN XOAUTH2"];
 pub const CHUNKED: &[&str] =
-    &["SIZE 10485760", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "AUTH PLAIN LOGIN"];
-pub const CHUNKED_LOCKSTEP: &[&str] = &["SIZE 10485760", "CHUNKING", "AUTH LOGIN XOAUTH2"];
+    &["SIZE 157286400", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "AUTH PLAIN LOGIN"];
+pub const CHUNKED_LOCKSTEP: &[&str] = &["SIZE 157286400", "CHUNKING", "AUTH LOGIN XOAUTH2"];
 
 impl Script {
     pub fn new(ca: &Ca, offers: &'static [&'static str]) -> Self {
-        Self { plain_offers: &["SIZE 10485760", "STARTTLS"], offers, injected: b"", rules: Vec::new(), certificate: ca.issue(NAME, 2035) }
+        Self { plain_offers: &["SIZE 157286400", "STARTTLS"], offers, injected: b"", rules: Vec::new(), certificate: ca.issue(NAME, 2035) }
     }
 
     pub fn with(mut self, rules: &[Rule]) -> Self {
