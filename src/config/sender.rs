@@ -28,12 +28,13 @@ pub(super) fn senders(document: &Document<'_>, findings: &Findings<'_>, routes: 
     let mut clients = BTreeMap::new();
     for section in document.many("client") {
         let Some(name) = section.get("name", value::name) else { continue };
+        let name = ClientName::new(name.value);
         let policy = section.get("sender", policy);
-        for route in routes {
+        for route in routes.iter().filter(|route| route.clients.as_ref().is_none_or(|clients| clients.contains(&name))) {
             warn_of_foreign_sender(policy.as_ref(), route, &accounts.settings, findings);
         }
         let own = Sender { policy: policy.map(|policy| policy.value), ..read(&section, &every) };
-        clients.insert(ClientName::new(name.value), own);
+        clients.insert(name, own);
     }
     for section in document.many("route") {
         let own = section.get("name", value::name).and_then(|name| routes.iter().find(|route| route.name.as_str() == name.value));
