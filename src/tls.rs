@@ -305,4 +305,40 @@ mod tests {
         assert!(matches!(server_config("", &key), Err(TlsError::Chain(_))));
         assert!(matches!(server_config(&chain, ""), Err(TlsError::Key(_))));
     }
+
+    #[test]
+    fn an_identity_is_a_certificate_and_its_own_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("written");
+            path
+        };
+        let ((certificate, key), (_, foreign)) = (self_signed(), self_signed());
+        let identity = |key: &str| Identity { certificate_file: file("own.pem", &certificate), key_file: file("own.key", key) };
+        assert!(check_identity(&identity(&key)).is_ok());
+        assert!(
+            client_config_as(Some(&file("ca.pem", &certificate)), Some(&identity(&key)))
+                .is_ok_and(|config| config.client_auth_cert_resolver.has_certs())
+        );
+        assert!(matches!(check_identity(&identity(&foreign)), Err(TlsError::Refused(_))));
+        assert!(matches!(check_identity(&identity("")), Err(TlsError::Key(_))));
+        let missing = Identity { key_file: folder.path().join("none.key"), ..identity(&key) };
+        assert!(matches!(check_identity(&missing), Err(TlsError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn afterwards_opportunistic_tls_can_tell_whose_certificate_it_was() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (certificate, _) = self_signed();
+        let path = folder.path().join("ca.pem");
+        fs::write(&path, &certificate).expect("written");
+        let tls = Opportunistic::new(Some(&path), None).expect("a configuration");
+        let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let name = |name: &'static str| ServerName::try_from(name).expect("a name");
+        assert_eq!(tls.verify(&[der(&certificate)], &name("relay.example")), Ok(()));
+        assert!(tls.verify(&[der(&certificate)], &name("other.example")).is_err());
+        assert!(tls.verify(&[der(&self_signed().0)], &name("relay.example")).is_err());
+        assert!(tls.verify(&[], &name("relay.example")).is_err());
+    }
 }

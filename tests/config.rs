@@ -14,7 +14,7 @@ use std::time::Duration;
 use hve_relay::budget::Share;
 use hve_relay::budget::{Limits, Unit};
 use hve_relay::clock::Clock;
-use hve_relay::config::{Config, Credentials, Form, HVE_GA, HVE_PREVIEW, Problems, Proof, SCHEMA};
+use hve_relay::config::{Config, Credentials, Form, HVE_GA, HVE_PREVIEW, Problems, Proof, SCHEMA, Tls};
 use hve_relay::intake::{ClientSettings, LineEndings, Pattern};
 use hve_relay::mail::{AccountName, AppName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
 use hve_relay::schedule::Affinity;
@@ -405,6 +405,96 @@ fn routes_share_the_classes_and_the_accounts() {
     assert_eq!(password(&config.logins[&AccountName::new("relay@contoso.com")]), "Pa55word-2");
     assert_eq!(config.routes[0].server_name.to_str(), "smtp-hve.office365.com");
     assert_eq!((config.routes[1].port, config.routes[1].server_name.to_str()), (587, "smtp.example.net".into()));
+}
+
+#[test]
+fn a_kind_of_route_says_what_is_known_of_its_server() {
+    let text = format!(
+        "{}{}",
+        LEAST.replace("hve-preview", "hve-ga"),
+        r#"
+        [[account]]
+        address = "relay@contoso.com"
+        password_file = "@DIR@/good.password"
+        route = "office365"
+        [[route]]
+        name = "office365"
+        kind = "office365"
+        clients = ["devices"]
+        message_size = "100 KiB"
+        [[route]]
+        name = "connector"
+        kind = "connector"
+        host = "contoso-com.mail.protection.outlook.com"
+        client_certificate_file = "@DIR@/client.pem"
+        client_key_file = "@DIR@/client.key"
+        messages_per_minute = 100
+        connections = 7
+        [[route]]
+        name = "smarthost"
+        kind = "smarthost"
+        host = "smtp.example.net"
+        tls = "implicit"
+        size_over = "35 MiB"
+        message_size = "50 MiB"
+        sender = "noreply@contoso.com"
+        [account_limits]
+        recipients_per_day = 5000
+        minute = "30s"
+        "#
+    );
+    let (config, _) = load(&text, &folder()).expect("no problem");
+    let servers: Vec<(&str, &str, u16, Tls)> =
+        config.routes.iter().map(|route| (route.name.as_str(), route.host.as_str(), route.port, route.tls)).collect();
+    assert_eq!(
+        servers,
+        [
+            ("hve", HVE_GA.host, 587, Tls::Required),
+            ("office365", "smtp.office365.com", 587, Tls::Required),
+            ("connector", "contoso-com.mail.protection.outlook.com", 25, Tls::Required),
+            ("smarthost", "smtp.example.net", 465, Tls::Implicit),
+        ],
+        "HVE is there without being written, and first"
+    );
+    let accounts: Vec<_> =
+        config.schedule.accounts.iter().map(|account| (account.name.as_str(), account.connections, &account.limits)).collect();
+    let minute = Limits { minute: Duration::from_secs(30), ..Limits::NONE };
+    assert_eq!(
+        accounts,
+        [
+            ("hve01@contoso.com", 4, &Limits { recipients_per_day: Some(5_000), ..minute.clone() }),
+            ("relay@contoso.com", 3, &Limits { recipients_per_day: Some(10_000), messages_per_minute: Some(30), ..minute.clone() }),
+            ("connector", 7, &Limits { messages_per_minute: Some(100), ..minute.clone() }),
+            ("smarthost", 4, &minute),
+        ],
+        "a route without accounts stands for itself"
+    );
+    assert_eq!(config.schedule.apart.iter().map(|route| route.as_str()).collect::<Vec<_>>(), ["office365", "connector", "smarthost"]);
+    let senders: Vec<&SenderPolicy> = config.routes.iter().map(|route| &route.sender).collect();
+    let fixed = SenderPolicy::Fixed("noreply@contoso.com".parse().expect("a mailbox"));
+    assert_eq!(senders, [&SenderPolicy::Account, &SenderPolicy::Account, &SenderPolicy::Keep, &fixed]);
+    let most: Vec<usize> = config.intake.routes.iter().map(|route| route.most(Class::External)).collect();
+    assert_eq!(most, [50, 500, 100, 100]);
+    assert_eq!(config.session.message_size, 50 << 20, "the largest that a route takes");
+    let shown = config.to_string();
+    for part in [
+        "route \"hve\": internal mail goes to smtp.hve.mx.microsoft:587;",
+        "route \"office365\": internal and external mail from devices up to 100 KiB goes to smtp.office365.com:587;",
+        "up to 35 MiB goes to contoso-com.mail.protection.outlook.com:25, showing ",
+        "over 35 MiB up to 50 MiB goes to smtp.example.net:465, with TLS from the first octet.",
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in {shown}");
+    }
+}
+
+#[test]
+fn a_relay_without_high_volume_email_needs_no_account() {
+    let text = LEAST.split("[[account]]").next().unwrap_or_default();
+    let connector = "[[route]]\nname = \"connector\"\nkind = \"connector\"\nhost = \"contoso-com.mail.protection.outlook.com\"\n";
+    let (config, _) = load(&format!("{text}{connector}"), &folder()).expect("no problem");
+    assert_eq!(config.routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>(), ["connector"]);
+    assert_eq!(config.schedule.accounts.len(), 1);
+    assert!(config.logins.is_empty());
 }
 
 #[test]

@@ -133,6 +133,7 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
         let name = section.need("name", value::name, &format!("name = {DEFAULT_ROUTE:?}"));
         if let Some(name) = &name {
             unique(name, &names, findings);
+            report_alike(name, &names, findings);
         }
         let route = RouteName::new(name.as_ref().map_or("", |name| name.value.as_str()));
         drafts.extend(draft(&section, findings, profile, every, route, hve_recipients));
@@ -144,6 +145,15 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
         drafts.splice(0..0, unwritten(profile, every, hve_recipients));
     }
     drafts
+}
+
+/// A route may stand among the accounts under its name, where case does not count.
+fn report_alike(name: &At<String>, earlier: &[At<String>], findings: &Findings<'_>) {
+    let alike = |first: &&At<String>| first.value != name.value && first.value.eq_ignore_ascii_case(&name.value);
+    if let Some(first) = earlier.iter().find(alike) {
+        let found = format!("{:?} differs from {:?} in line {} in case alone", name.value, first.value, findings.line(&first.place));
+        findings.problem(&name.place, found, "give each its own name");
+    }
 }
 
 fn unwritten(profile: &Profile, every: &Written, recipients_per_delivery: usize) -> Option<Draft> {
@@ -376,7 +386,7 @@ pub(super) fn without_accounts(drafts: &[Draft], accounts: &[AccountSettings]) -
         .iter()
         .filter(alone)
         .map(|draft| AccountSettings {
-            name: AccountName::new(draft.route.name.as_str()),
+            name: AccountName::new(draft.route.name.as_str().to_lowercase()),
             route: draft.route.name.clone(),
             app: None,
             connections: draft.connections,

@@ -18,7 +18,7 @@ use crate::schedule::{Ended, Scheduler};
 use crate::smtp::{EnhancedStatus, Mailbox, RecipientDsn};
 use crate::store::{Job, NewMessage, Settlement, Spool, StoreError};
 use crate::telemetry;
-use crate::upstream::{self, Transaction};
+use crate::upstream::{self, Protection, Transaction};
 
 /// How long to wait before the store is asked again for what it could not do.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -29,14 +29,28 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, 
     let Some(upstream) = shared.accounts.get(&account) else {
         return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
-    let judgement = match attempt(&shared, upstream, &account, &job).await {
+    let mut course = Course { started, protection: None };
+    let judgement = match attempt(&shared, upstream, &account, &job, &mut course).await {
         Ok(report) => reply::judge(&shared.catalogue, &report, job.delivery.class),
         Err(trouble) => reply::judge_open(&shared.catalogue, &trouble, job.delivery.recipients.len()),
     };
-    settle(&shared, upstream, account, started, job, left_out, judgement).await;
+    settle(&shared, upstream, account, course, job, left_out, judgement).await;
 }
 
-async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &AccountName, job: &Job) -> Result<reply::Report, Trouble> {
+/// What the log wants to know of an attempt besides its outcome.
+struct Course {
+    started: Timestamp,
+    /// How its connection was protected, if there was one.
+    protection: Option<Protection>,
+}
+
+async fn attempt<S: Spool>(
+    shared: &Shared<S>,
+    upstream: &Upstream,
+    account: &AccountName,
+    job: &Job,
+    course: &mut Course,
+) -> Result<reply::Report, Trouble> {
     let local =
         |why: std::io::Error| Trouble { step: Step::Connect, cause: Cause::Local(format!("the stored content cannot be read: {why}")) };
     let head = head(&job.content, shared.session.header_size).await.map_err(local)?;
@@ -63,8 +77,9 @@ async fn attempt<S: Spool>(shared: &Shared<S>, upstream: &Upstream, account: &Ac
         smtputf8: message.smtputf8 || sender.is_some_and(Mailbox::is_international),
         dsn: &message.dsn,
     };
-    let upstream::Attempt { result, converted, .. } =
+    let upstream::Attempt { result, protection, converted, .. } =
         upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
+    course.protection = protection;
     if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {
         if let (Some(sender), false) = (sender, unsigned.is_empty()) {
             telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
@@ -99,7 +114,7 @@ async fn settle<S: Spool>(
     shared: &Shared<S>,
     upstream: &Upstream,
     account: AccountName,
-    started: Timestamp,
+    Course { started, protection }: Course,
     job: Job,
     left_out: usize,
     judgement: Judgement,
@@ -139,6 +154,7 @@ async fn settle<S: Spool>(
         class: delivery.class,
         account: &account,
         relay: &upstream.relay,
+        protection,
         number: delivery.attempts + 1,
         started,
         ended,

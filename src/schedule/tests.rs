@@ -442,6 +442,52 @@ fn forecasts_tell_when_a_class_will_have_gone() {
     assert_eq!(classes[0].empty_at.map(|empty| empty.since(START).as_secs()), Some(240));
 }
 
+/// Two accounts of the tenant, which may send to so many in a day, and a route that is no part of it.
+fn with_a_route_apart(recipients_per_day: u32) -> Settings {
+    let mut settings = settings(2, 4, &Limits::NONE);
+    let apart = RouteName::new("connector");
+    let alone = AccountSettings { name: AccountName::new("connector"), route: apart.clone(), ..settings.accounts[0].clone() };
+    settings.accounts.push(alone);
+    settings.apart = vec![apart];
+    settings.tenant = Limits { recipients_per_day: Some(recipients_per_day), ..Limits::NONE };
+    settings
+}
+
+#[test]
+fn a_route_apart_neither_uses_the_tenants_budget_nor_waits_for_it() {
+    let mut s = Scheduler::new(with_a_route_apart(2));
+    let elsewhere = |number| Queued { route: RouteName::new("connector"), ..queued(number, Class::External) };
+    (1..=3).for_each(|n| s.add(START, elsewhere(n)));
+    (4..=6).for_each(|n| s.add(START, queued(n, Class::Internal)));
+    let attempts = drain(&mut s, START);
+    let on = |name: &str| attempts.iter().filter(|attempt| attempt.account.as_str() == name).count();
+    assert_eq!((on("connector"), attempts.len()), (3, 5), "{attempts:?}");
+    let reason = |s: &Scheduler, number| s.why(START, id(number)).map(|wait| wait.reason);
+    assert_eq!(reason(&s, 6), Some(Reason::Budget { account: None, limit: LimitName::RecipientsPerDay }));
+    // What is sent there and what is put back there change nothing for the tenant.
+    let other = |delivery| move |attempt: &&Attempt| attempt.delivery != delivery;
+    attempts.iter().filter(other(id(2))).for_each(|attempt| drop(sent(&mut s, at(1), attempt)));
+    s.put_back(at(1), id(2), at(1));
+    assert_eq!(s.tenant(at(1)).iter().map(|usage| usage.used).sum::<u32>(), 2);
+    s.add(at(1), elsewhere(7));
+    assert_eq!(drain(&mut s, at(1)).len(), 2);
+}
+
+#[test]
+fn forecasts_count_for_each_route_what_its_own_accounts_may_send() {
+    let mut settings = with_a_route_apart(100);
+    settings.accounts[2].limits = Limits { messages_per_minute: Some(1), ..Limits::NONE };
+    let mut s = Scheduler::new(settings);
+    (1..=3).for_each(|n| s.add(START, Queued { route: RouteName::new("connector"), ..queued(n, Class::External) }));
+    (4..=6).for_each(|n| s.add(START, queued(n, Class::Internal)));
+    let empty = |classes: &[ClassStatus], class| classes.iter().find(|status| status.class == class).and_then(|status| status.empty_at);
+    let classes = s.classes(START);
+    assert_eq!(empty(&classes, Class::Internal), Some(START));
+    assert_eq!(empty(&classes, Class::External).map(|empty| empty.since(START).as_secs()), Some(120));
+    s.add(START, Queued { route: RouteName::new("gone"), ..queued(7, Class::External) });
+    assert_eq!(empty(&s.classes(START), Class::External), None, "what has no account is not a matter of time");
+}
+
 #[test]
 fn what_is_used_survives_a_restart() {
     let limits = external_limit(10);

@@ -13,8 +13,8 @@ use super::fault::{Action, Event, Fault, Step};
 use super::header;
 use super::record::{Taken, Violation};
 use super::replies;
-use super::settings::{Extension, Keep, Profile, Senders};
-use super::transaction::{Chunks, Transaction, judge, recipient, violations};
+use super::settings::{Extension, Keep, Profile, Security, Senders};
+use super::transaction::{Chunks, Transaction, judge, judge_size, recipient, violations};
 use super::wire::{Ended, Line, Stream, Wire};
 use crate::smtp::Mailbox;
 
@@ -133,13 +133,14 @@ impl Dialogue {
         let mut offers = Vec::new();
         if verb == "EHLO" {
             offers.push(format!("SIZE {}", settings.size_limit));
-            if self.encrypted {
+            if self.is_secure() {
                 offers.extend(settings.extensions.iter().map(|extension| extension.keyword().to_owned()));
                 if !settings.mechanisms.is_empty() {
                     let names: Vec<&str> = settings.mechanisms.iter().map(|mechanism| mechanism.keyword()).collect();
                     offers.push(format!("AUTH {}", names.join(" ")));
                 }
-            } else {
+            }
+            if !self.encrypted && settings.security != Security::None {
                 offers.push("STARTTLS".to_owned());
             }
         }
@@ -153,6 +154,10 @@ impl Dialogue {
     }
 
     async fn starttls<S: Stream>(&mut self, wire: &mut Wire<S>) -> io::Result<Next> {
+        if self.service.settings.security == Security::None {
+            self.send(wire, replies::UNKNOWN_COMMAND).await?;
+            return Ok(Next::Command);
+        }
         if self.hello != Hello::Ehlo || self.encrypted {
             let text = if self.encrypted { replies::BAD_SEQUENCE } else { replies::HELLO_FIRST };
             self.send(wire, text).await?;
@@ -177,10 +182,10 @@ impl Dialogue {
     async fn mail<S: Stream>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
         let early = match &self.login {
             _ if self.hello == Hello::None => Some(replies::HELLO_FIRST),
-            _ if !self.encrypted => Some(replies::TLS_REQUIRED),
-            None => Some(replies::NOT_AUTHENTICATED),
-            Some(_) if self.transaction.is_some() => Some(replies::SENDER_GIVEN),
-            Some(_) => None,
+            _ if !self.is_secure() => Some(replies::TLS_REQUIRED),
+            None if !self.service.settings.mechanisms.is_empty() => Some(replies::NOT_AUTHENTICATED),
+            _ if self.transaction.is_some() => Some(replies::SENDER_GIVEN),
+            _ => None,
         };
         if let Some(text) = early {
             return self.send(wire, text).await;
@@ -195,6 +200,11 @@ impl Dialogue {
             self.transaction = Some(transaction);
         }
         Ok(())
+    }
+
+    /// As secure as mail and the extensions must be here.
+    fn is_secure(&self) -> bool {
+        self.encrypted || matches!(self.service.settings.security, Security::Offered | Security::None)
     }
 
     fn may_send_as(&self, mailbox: Option<&Mailbox>) -> bool {
@@ -304,7 +314,8 @@ impl Dialogue {
             // A scripted reply stands in the place of our judgement; what ends the dialogue here ends it before there is one.
             (_, Some(Action::Reply(_) | Action::Drop | Action::Silence)) => Ok(()),
             (Some(login), _) => judge(&self.service, &login.tenant, login.seat.is_some(), &transaction, &content),
-            (None, _) => Err(replies::NOT_AUTHENTICATED.to_owned()),
+            // MAIL was taken without.
+            (None, _) => judge_size(&self.service, &content),
         };
         let own = match verdict {
             Ok(()) => {
@@ -337,6 +348,7 @@ impl Dialogue {
             content: if keep == Keep::All { content.octets.into() } else { Default::default() },
             at: self.service.clock.now(),
             connection: self.connection,
+            encrypted: self.encrypted,
             reply,
             violations,
         };
@@ -355,7 +367,7 @@ impl Dialogue {
     }
 
     fn offers(&self, extension: Extension) -> bool {
-        self.encrypted && self.hello == Hello::Ehlo && self.service.settings.extensions.contains(&extension)
+        self.is_secure() && self.hello == Hello::Ehlo && self.service.settings.extensions.contains(&extension)
     }
 
     /// The fault whose turn it is at this step.

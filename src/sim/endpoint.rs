@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -17,7 +18,7 @@ use super::dialogue::{Dialogue, End};
 use super::fault::{Action, Fault, Script, Step};
 use super::identity::Identity;
 use super::record::{Counters, Records, Taken, TimedOut};
-use super::settings::{Account, Settings};
+use super::settings::{Account, Security, Settings};
 use super::windows::Budgets;
 use super::wire::Wire;
 use crate::clock::Clock;
@@ -52,7 +53,8 @@ impl Sim {
         };
         let listener = TcpListener::bind(settings.listen).await?;
         let address = listener.local_addr()?;
-        let service = Arc::new(Service::new(settings, &identity));
+        let tls = settings.client_ca.as_deref().map_or_else(|| Ok(identity.server()), |ca| identity.server_for(ca))?;
+        let service = Arc::new(Service::new(settings, tls));
         let listening = tokio::sync::Mutex::new(Some(listen(listener, Arc::clone(&service))));
         Ok(Self { service, address, identity, listening })
     }
@@ -169,7 +171,7 @@ impl Drop for Seat {
 }
 
 impl Service {
-    fn new(settings: Settings, identity: &Identity) -> Self {
+    fn new(settings: Settings, tls: Arc<ServerConfig>) -> Self {
         let lower = |texts: &[String]| texts.iter().map(|text| text.to_lowercase()).collect::<Vec<_>>();
         let tenant = |account: &Account| {
             let budgets = Mutex::new(Budgets::new(&settings.limits));
@@ -179,7 +181,7 @@ impl Service {
             clock: Clock::start(),
             script: Script::default(),
             records: Records::default(),
-            acceptor: TlsAcceptor::from(identity.server()),
+            acceptor: TlsAcceptor::from(tls),
             tenants: settings.accounts.iter().map(tenant).collect(),
             accepted_domains: lower(&settings.accepted_domains).into_iter().collect(),
             unknown_recipients: lower(&settings.unknown_recipients),
@@ -256,9 +258,12 @@ async fn converse(service: &Service, stream: TcpStream, mut dialogue: Dialogue) 
     stream.set_nodelay(true)?;
     let delay = service.settings.delay;
     let mut wire = Wire::new(BufReader::with_capacity(SOCKET_BUFFER, stream), delay);
-    dialogue.greet(&mut wire).await?;
-    if dialogue.run(&mut wire).await? == End::Closed {
-        return wire.close().await;
+    let implicit = service.settings.security == Security::Implicit;
+    if !implicit {
+        dialogue.greet(&mut wire).await?;
+        if dialogue.run(&mut wire).await? == End::Closed {
+            return wire.close().await;
+        }
     }
     let due = dialogue.due(Step::Tls, &[]);
     match due.map(|fault| fault.action) {
@@ -283,6 +288,9 @@ async fn converse(service: &Service, stream: TcpStream, mut dialogue: Dialogue) 
     service.records.note(|counters| counters.handshakes += 1);
     let mut dialogue = dialogue.secured();
     let mut wire = Wire::new(stream, delay);
+    if implicit {
+        dialogue.greet(&mut wire).await?;
+    }
     dialogue.run(&mut wire).await?;
     wire.close().await
 }

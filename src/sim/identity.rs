@@ -7,7 +7,10 @@ use std::io;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
-use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 /// A server certificate and the CA that signed it. Cheap to copy.
 #[derive(Clone)]
@@ -60,6 +63,23 @@ impl Identity {
     /// What the endpoint shows to its clients.
     pub fn server(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)
+    }
+
+    /// The same, for an endpoint whose clients must show a certificate of this CA, in PEM form.
+    ///
+    /// # Errors
+    /// If it is not the certificate of a CA.
+    pub fn server_for(&self, client_ca_pem: &str) -> io::Result<Arc<ServerConfig>> {
+        let pem = |text: &str| CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(io::Error::other);
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(pem(client_ca_pem)?);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_slice(self.server_pem.as_bytes()).map_err(io::Error::other)?;
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let chain = pem(&self.server_pem)?;
+        builder.with_client_cert_verifier(clients).with_single_cert(chain, key).map(Arc::new).map_err(io::Error::other)
     }
 
     fn sign(names: &[&str], adjust: impl FnOnce(&mut CertificateParams)) -> io::Result<Self> {

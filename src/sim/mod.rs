@@ -35,7 +35,7 @@ pub use fault::{Action, Fault, Step, Times};
 pub use identity::Identity;
 pub use issuer::{App, AppProof, Issuer};
 pub use record::{Counters, LoginAttempt, Taken, TimedOut, Violation, sha256};
-pub use settings::{Account, Extension, ExternalUnit, Keep, Limit, Limits, Mechanism, Profile, Senders, Settings};
+pub use settings::{Account, Extension, ExternalUnit, Keep, Limit, Limits, Mechanism, Profile, Security, Senders, Settings};
 pub use token_endpoint::{Seen, TokenAction, TokenEndpoint, TokenRequest};
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ pub struct Taken {
     pub at: Timestamp,
     /// On which connection, counted from 1.
     pub connection: u64,
+    /// It came over TLS.
+    pub encrypted: bool,
     /// The reply, the queue id in it included.
     pub reply: String,
     /// What was wrong with the content, although it was taken.

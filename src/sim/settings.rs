@@ -19,6 +19,10 @@ pub struct Settings {
     pub names: Vec<String>,
     /// Its certificate and the CA behind it; made at start if there is none.
     pub identity: Option<Identity>,
+    /// How connections are protected.
+    pub security: Security,
+    /// The CA whose certificates its clients must show, in PEM form; none: they are asked for none.
+    pub client_ca: Option<String>,
     /// Who may log in.
     pub accounts: Vec<Account>,
     /// Who issues the tokens that XOAUTH2 takes besides the accounts' own.
@@ -35,7 +39,7 @@ pub struct Settings {
     pub limits: Limits,
     /// What it offers after TLS besides SIZE and AUTH.
     pub extensions: Vec<Extension>,
-    /// How one may log in; none: AUTH is not offered.
+    /// How one may log in; none: AUTH is not offered, and mail is taken without it.
     pub mechanisms: Vec<Mechanism>,
     /// The largest content in octets, as SIZE announces it (RFC 1870): not dot-stuffed, CRLF counted, the final dot not.
     pub size_limit: u64,
@@ -55,6 +59,8 @@ impl Default for Settings {
             hostname: "ic3-transport-smtp-lob-deployment-878945f44-7brv5".into(),
             names: ["smtp-hve.office365.com", "smtp.hve.mx.microsoft", "localhost", "127.0.0.1"].map(Into::into).into(),
             identity: None,
+            security: Security::Required,
+            client_ca: None,
             accounts: Vec::new(),
             issuer: None,
             accepted_domains: vec!["contoso.com".into()],
@@ -97,6 +103,19 @@ pub enum Profile {
     Preview,
     /// General availability: external recipients are refused, `550 5.5.105`.
     Ga,
+}
+
+/// How connections are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// STARTTLS comes before anything else, as HVE has it.
+    Required,
+    /// STARTTLS is offered, and mail is taken without it too.
+    Offered,
+    /// TLS from the first octet.
+    Implicit,
+    /// There is no TLS.
+    None,
 }
 
 /// In whose name an account may send.

@@ -53,6 +53,44 @@ mod behaviour {
     }
 
     #[tokio::test]
+    async fn takes_mail_in_clear_and_without_a_login_only_where_it_is_set_so() {
+        for (security, offers_starttls) in [(Security::Offered, true), (Security::None, false)] {
+            let open = Settings { security, mechanisms: Vec::new(), senders: Senders::Anybody, limits: Limits::NONE, ..settings() };
+            let sim = sim(open).await;
+            let mut client = Client::connect(&sim).await;
+            assert!(client.reply().await.starts_with("220 "));
+            let hello = client.command("EHLO test").await;
+            assert_eq!(hello.contains("STARTTLS"), offers_starttls, "{hello}");
+            assert!(hello.contains("PIPELINING") && !hello.contains("AUTH"), "{hello}");
+            for (command, reply) in [("MAIL FROM:<any@body.example>", "250"), ("RCPT TO:<a@contoso.com>", "250"), ("DATA", "354")] {
+                assert!(client.command(command).await.starts_with(reply), "{command}");
+            }
+            assert!(client.command("From: any@body.example\r\n\r\ntext\r\n.").await.starts_with("250 2.6.0 "));
+            let taken = sim.taken();
+            assert_eq!((taken[0].encrypted, taken[0].account.as_str()), (false, ""));
+            if security == Security::None {
+                assert_eq!(client.command("STARTTLS").await, "500 5.3.3 Unrecognized command");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn begins_with_tls_and_asks_for_a_certificate_where_it_is_set_so() {
+        let sim = sim(Settings { security: Security::Implicit, ..settings() }).await;
+        let mut client = Client::connect(&sim).await.handshake(sim.ca_pem(), "localhost").await.expect("a handshake");
+        assert!(client.reply().await.starts_with("220 "));
+        assert!(client.command("EHLO test").await.contains("AUTH LOGIN"));
+        let ca = rcgen::generate_simple_self_signed(["client.example".to_owned()]).expect("a certificate").cert.pem();
+        let strict = super::sim(Settings { security: Security::Implicit, client_ca: Some(ca), ..settings() }).await;
+        let client = Client::connect(&strict).await.handshake(strict.ca_pem(), "localhost").await;
+        // With TLS 1.3 the client hears of it only behind the handshake.
+        if let Ok(mut client) = client {
+            assert!(client.rest().await.is_empty());
+        }
+        strict.wait_until(|counters| counters.failed_handshakes == 1, LIMIT).await.expect("refused");
+    }
+
+    #[tokio::test]
     async fn lets_in_only_who_proves_it() {
         let token = crate::secret::Secret::new("t0k".into());
         let accounts = vec![Account { token: Some(token), ..Account::new(USER, PASSWORD) }];

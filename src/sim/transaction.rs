@@ -91,14 +91,17 @@ pub(super) fn recipient(argument: &str, service: &Service) -> Result<Mailbox, &'
     path.parse().map_err(|_| replies::BAD_ADDRESS)
 }
 
+/// What any server may have against a message that is complete.
+pub(super) fn judge_size(service: &Service, content: &Finished) -> Result<(), String> {
+    if content.size > service.settings.size_limit { Err(replies::TOO_LARGE.to_owned()) } else { Ok(()) }
+}
+
 /// What HVE has against a message that is complete; `Err` is the reply. Nothing: it is charged to the tenant's account.
 pub(super) fn judge(service: &Service, tenant: &Tenant, seated: bool, transaction: &Transaction, content: &Finished) -> Result<(), String> {
     if !seated {
         return Err(replies::too_many_connections(&service.settings.hostname));
     }
-    if content.size > service.settings.size_limit {
-        return Err(replies::TOO_LARGE.to_owned());
-    }
+    judge_size(service, content)?;
     if content.bare_line_ends {
         return Err(replies::BARE_LINE_END.to_owned());
     }

@@ -13,6 +13,7 @@ use crate::reply::{Disposition, Outcome, Pause, PauseLength};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
 use crate::store::sqlite::Damaged;
+use crate::upstream::Protection;
 use crate::upstream::oauth::{App, News};
 
 /// The relay is ready: every listener is bound and the queue is recovered.
@@ -118,6 +119,7 @@ pub fn recipient_settled(message: &Message, to: &Mailbox, attempt: &Attempt<'_>,
                 class = attempt.class.as_str(),
                 account = %attempt.account,
                 relay = attempt.relay,
+                tls = attempt.protection.map_or("", Protection::as_str),
                 attempt = attempt.number,
                 delay,
                 delays,
@@ -147,6 +149,8 @@ pub struct Attempt<'a> {
     pub account: &'a AccountName,
     /// The upstream server, `host:port`.
     pub relay: &'a str,
+    /// How the connection was protected, if there was one.
+    pub protection: Option<Protection>,
     /// Its number, from 1.
     pub number: u32,
     /// Its begin.
