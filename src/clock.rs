@@ -97,7 +97,7 @@ impl Clock {
 
     /// What the wall clock says, steps and all: for what is held against the clocks of other machines, and for nothing else.
     pub fn wall() -> Timestamp {
-        Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64)
+        Timestamp(wall_millis())
     }
 
     /// The present time.

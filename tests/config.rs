@@ -17,7 +17,7 @@ use hve_relay::clock::Clock;
 use hve_relay::config::{Config, Credentials, Form, HVE_GA, HVE_PREVIEW, Problems, Proof, SCHEMA, Tls};
 use hve_relay::intake::{ClientSettings, LineEndings, Pattern};
 use hve_relay::mail::{AccountName, AppName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
-use hve_relay::schedule::Affinity;
+use hve_relay::schedule::{Affinity, OnDoubt};
 use hve_relay::upstream::oauth::{ClientProof, SecretPlace};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -595,6 +595,7 @@ fn clients_are_treated_as_it_is_written() {
         weight = 7
         accounts = ["HVE01@contoso.com"]
         affinity = "author"
+        in_doubt = "hold"
     "#;
     let text = LEAST.replace("[[account]]", &format!("{client}[[account]]")).replace("[tenant]", "[tenant]\nreserve = \"15%\"");
     let (config, _) = load(&text, &folder()).expect("no problem");
@@ -603,12 +604,16 @@ fn clients_are_treated_as_it_is_written() {
     assert_eq!((&schedule.name, schedule.weight, schedule.affinity), (&intake.name, 7, Affinity::Author));
     assert_eq!(schedule.accounts, Some(vec![AccountName::new("hve01@contoso.com")]));
     assert_eq!(config.schedule.reserve, Share::percent(15));
+    assert_eq!(config.schedule.in_doubt(&schedule.name), OnDoubt::Hold);
 
     let (config, _) = load(LEAST, &folder()).expect("no problem");
     let (intake, schedule) = (&config.intake.clients[0], &config.schedule.clients[0]);
     assert_eq!((intake.priority, intake.may_choose_priority), (Priority::Normal, false));
     assert_eq!((schedule.weight, schedule.affinity, &schedule.accounts), (1, Affinity::Client, &None));
     assert_eq!(config.schedule.reserve, Share::NONE);
+    assert_eq!(config.schedule.in_doubt(&schedule.name), OnDoubt::Resend);
+    let (config, _) = load(&format!("{LEAST}[queue]\nin_doubt = \"hold\""), &folder()).expect("no problem");
+    assert_eq!(config.schedule.in_doubt(&config.schedule.clients[0].name), OnDoubt::Hold);
 }
 
 #[test]

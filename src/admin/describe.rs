@@ -13,7 +13,7 @@ use crate::store::Listed;
 
 /// A delivery in a listing.
 pub fn entry(now: Timestamp, listed: &Listed, wait: &Wait) -> Entry {
-    let Listed { message, delivery, held, last_reply } = listed;
+    let Listed { message, delivery, held, hold_reason, doubts, last_reply } = listed;
     Entry {
         id: delivery.id.to_string(),
         client: message.client.to_string(),
@@ -28,7 +28,8 @@ pub fn entry(now: Timestamp, listed: &Listed, wait: &Wait) -> Entry {
         class: delivery.class.to_string(),
         route: delivery.route.to_string(),
         held: *held,
-        why: words::of_delivery(wait, last_reply),
+        doubts: *doubts,
+        why: words::of_delivery(wait, last_reply, hold_reason),
     }
 }
 
@@ -39,7 +40,7 @@ pub fn detail(now: Timestamp, deliveries: &[(Listed, Option<Wait>)]) -> Option<D
 }
 
 /// The state in one look.
-pub fn status(now: Timestamp, version: &str, counts: Counts, classes: &[ClassStatus], tenant: &[Usage]) -> Status {
+pub fn status(now: Timestamp, version: &str, counts: Counts, doubts: u64, classes: &[ClassStatus], tenant: &[Usage]) -> Status {
     let class = |status: &ClassStatus| ClassEntry {
         priority: status.priority.to_string(),
         class: status.class.to_string(),
@@ -52,6 +53,7 @@ pub fn status(now: Timestamp, version: &str, counts: Counts, classes: &[ClassSta
         now: Time(now),
         version: version.to_owned(),
         queue: Counted { under_way: counts.active, ready: counts.ready, deferred: counts.deferred, held: counts.held },
+        in_doubt: doubts,
         classes: classes.iter().map(class).collect(),
         tenant: tenant.iter().map(budget).collect(),
     }
@@ -116,7 +118,7 @@ fn letter(now: Timestamp, message: &Message) -> Letter {
 }
 
 fn delivery((listed, wait): &(Listed, Option<Wait>)) -> DeliveryEntry {
-    let Listed { delivery, held, last_reply, .. } = listed;
+    let Listed { delivery, held, hold_reason, doubts, last_reply, .. } = listed;
     DeliveryEntry {
         id: delivery.id.to_string(),
         class: delivery.class.to_string(),
@@ -125,8 +127,9 @@ fn delivery((listed, wait): &(Listed, Option<Wait>)) -> DeliveryEntry {
         attempts: delivery.attempts,
         due: Time(delivery.due),
         held: *held,
+        doubts: *doubts,
         last_reply: last_reply.clone(),
-        why: wait.as_ref().map_or_else(words::in_between, |wait| words::of_delivery(wait, last_reply)),
+        why: wait.as_ref().map_or_else(words::in_between, |wait| words::of_delivery(wait, last_reply, hold_reason)),
     }
 }
 

@@ -135,8 +135,10 @@ pub struct Entry {
     pub class: String,
     /// Where it goes.
     pub route: String,
-    /// An operator holds it, if only from the end of an attempt under way.
+    /// It is held until an operator releases it, if only from the end of an attempt under way.
     pub held: bool,
+    /// Attempts that may have delivered it although the upstream server did not say so.
+    pub doubts: u32,
     /// Why it waits.
     #[serde(flatten)]
     pub why: Why,
@@ -197,8 +199,10 @@ pub struct DeliveryEntry {
     pub attempts: u32,
     /// The earliest time of the next attempt, as far as the last one decided it.
     pub due: Time,
-    /// An operator holds it, if only from the end of an attempt under way.
+    /// It is held until an operator releases it, if only from the end of an attempt under way.
     pub held: bool,
+    /// Attempts that may have delivered it although the upstream server did not say so.
+    pub doubts: u32,
     /// What the last attempt came to; empty before the first.
     pub last_reply: String,
     /// Why it waits.
@@ -215,6 +219,8 @@ pub struct Status {
     pub version: String,
     /// How many deliveries are where.
     pub queue: Counted,
+    /// Attempts since the start that may have delivered their mail although the upstream server did not say so.
+    pub in_doubt: u64,
     /// What waits, by priority and class.
     pub classes: Vec<ClassEntry>,
     /// The budgets that all accounts share.
@@ -230,7 +236,7 @@ pub struct Counted {
     pub ready: usize,
     /// Deferred to a later time.
     pub deferred: usize,
-    /// Held by an operator.
+    /// Held until an operator releases them.
     pub held: usize,
 }
 

@@ -20,11 +20,12 @@ pub fn waits_for(reason: &Reason) -> WaitsFor {
     }
 }
 
-/// Why a delivery waits. `last_reply` is what its last attempt came to.
-pub(super) fn of_delivery(wait: &Wait, last_reply: &str) -> Why {
+/// Why a delivery waits. `last_reply` is what its last attempt came to, `hold_reason` why it is held if no operator did it.
+pub(super) fn of_delivery(wait: &Wait, last_reply: &str, hold_reason: &str) -> Why {
     let (reason, advice) = match &wait.reason {
         Reason::UnderWay => ("an attempt is under way".to_owned(), ""),
-        Reason::Held => ("an operator holds it".to_owned(), "`hve-relay queue release` lets it go on"),
+        Reason::Held if hold_reason.is_empty() => ("an operator holds it".to_owned(), "`hve-relay queue release` lets it go on"),
+        Reason::Held => (hold_reason.to_owned(), "`hve-relay queue release` sends it, `hve-relay queue remove` drops it"),
         Reason::Deferred if last_reply.is_empty() => ("the last attempt did not succeed".to_owned(), ""),
         Reason::Deferred => (format!("the last attempt did not succeed: {last_reply}"), ""),
         Reason::NoAccount => (
@@ -49,9 +50,9 @@ pub(super) fn of_account(name: &AccountName, wait: &Wait) -> Why {
         Reason::Connections => {
             (format!("every connection of {name} is in use"), "`connections` of the [[account]] says how many there are".to_owned())
         }
-        _ => return of_delivery(wait, ""),
+        _ => return of_delivery(wait, "", ""),
     };
-    Why { reason, advice, ..of_delivery(wait, "") }
+    Why { reason, advice, ..of_delivery(wait, "", "") }
 }
 
 /// Why a delivery waits that the store has and the scheduler does not: it is just coming or going.
@@ -109,10 +110,13 @@ mod tests {
             (Reason::Connections, WaitsFor::Connections, "every connection of the accounts that may take it is in use"),
             (Reason::Turn, WaitsFor::Turn, "other mail is before it"),
         ] {
-            let why = of_delivery(&wait(reason), "451 4.7.500 busy");
+            let why = of_delivery(&wait(reason), "451 4.7.500 busy", "");
             assert_eq!((why.waits_for, why.reason.as_str()), (waits_for, sentence));
             assert_eq!(why.until, Some(Time(Timestamp::from_millis(60_000))));
         }
+        let why = of_delivery(&wait(Reason::Held), "in doubt: lost", "in doubt: it may have arrived");
+        assert_eq!(why.reason, "in doubt: it may have arrived");
+        assert!(why.advice.contains("queue release") && why.advice.contains("queue remove"));
         let why = of_account(&name, &wait(Reason::Suspended(String::new())));
         assert_eq!(why.reason, "hve03@contoso.com is suspended");
         assert!(of_account(&name, &wait(Reason::Connections)).reason.contains("hve03"));

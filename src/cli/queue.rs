@@ -225,12 +225,20 @@ fn show_delivery(delivery: &DeliveryEntry, now: Time) {
         ("route", format!("{}, {}", delivery.route, delivery.class)),
         ("attempts", delivery.attempts.to_string()),
         ("last reply", delivery.last_reply.clone()),
+        ("in doubt", doubts(delivery.doubts)),
         ("waits", format!("{}{held}", delivery.why.reason)),
         ("until", until(&delivery.why, now)),
         ("to do", delivery.why.advice.clone()),
         ("recipients", delivery.recipients.join("\n            ")),
     ] {
         fact(name, &value);
+    }
+}
+
+fn doubts(attempts: u32) -> String {
+    match attempts {
+        0 => String::new(),
+        _ => format!("{} may have delivered it, although the server did not say so", many(attempts.into(), "attempt", "attempts")),
     }
 }
 

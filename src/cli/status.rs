@@ -40,6 +40,9 @@ fn show(contact: &Contact, json: bool) -> Result<(), Failure> {
         queue.deferred,
         queue.held
     ));
+    if status.in_doubt > 0 {
+        line(format_args!("in doubt: {} since the start, see the log's in-doubt events", many(status.in_doubt, "attempt", "attempts")));
+    }
     if !status.classes.is_empty() {
         let rows = status.classes.iter().map(|class| {
             [

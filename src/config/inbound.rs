@@ -17,7 +17,7 @@ use crate::{
     budget::Limits,
     intake::{LineEndings, Rate},
     mail::{AccountName, ClientName, Priority, RouteName},
-    schedule::{AccountSettings, Affinity},
+    schedule::{AccountSettings, Affinity, OnDoubt},
     session,
 };
 
@@ -109,6 +109,7 @@ pub(super) fn clients(
             weight: section.get("weight", value::number(1..=1_000)).map_or(default.weight, |weight| weight.value as u32),
             accounts: permitted(&section, findings, accounts, routes),
             affinity: section.or("affinity", value::choice("an affinity", Affinity::WORDS), default.affinity),
+            in_doubt: section.get("in_doubt", value::choice("a way to treat mail in doubt", OnDoubt::WORDS)).map(|found| found.value),
             ..default
         });
         names.extend(name);

@@ -14,7 +14,7 @@ use super::routes::{self, Draft};
 use super::{Credentials, PoolSettings, Upstream, value};
 use crate::{
     mail::AccountName,
-    schedule::{self, ACCOUNTS_MAX, AccountSettings},
+    schedule::{self, ACCOUNTS_MAX, AccountSettings, OnDoubt},
     smtp::Mailbox,
     store,
     units::format_duration,
@@ -146,6 +146,7 @@ pub(super) fn schedule(document: &Document<'_>, findings: &Findings<'_>) -> sche
         pause_min: section.or("pause_min", wait(), default.pause_min),
         pause_max: section.or("pause_max", wait(), default.pause_max),
         probe: section.or("probe", wait(), default.probe),
+        in_doubt: section.or("in_doubt", value::choice("a way to treat mail in doubt", OnDoubt::WORDS), default.in_doubt),
         ..default
     };
     let order = |small: &str, least: Duration, large: &str, most: Duration| {

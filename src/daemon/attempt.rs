@@ -1,12 +1,14 @@
 //! One attempt, whose begin is recorded in the store, up to the record of its end; and the end of what became too old.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::dispatch::Event;
+use super::doubt;
 use super::{Phase, Shared, Upstream};
 use crate::budget::Used;
 use crate::clock::Timestamp;
@@ -136,7 +138,7 @@ async fn settle<S: Spool>(
             last_attempt: Some(ended),
         })
         .collect();
-    let last_reply = of(Disposition::Deferred).next().map(|(_, outcome)| outcome.diagnostic.clone()).unwrap_or_default();
+    let mut last_reply = of(Disposition::Deferred).next().map(|(_, outcome)| outcome.diagnostic.clone()).unwrap_or_default();
     let remaining = (of(Disposition::Deferred).count() + left_out) as u16;
     let settled = results
         .iter()
@@ -144,8 +146,12 @@ async fn settle<S: Spool>(
         .map(|(recipient, _)| recipient.ordinal)
         .collect();
 
+    let mut hold = None;
     if judgement.in_doubt {
-        telemetry::in_doubt(delivery.id, &InDoubt { account: account.clone(), started, recipients: delivery.recipients.len() as u16 });
+        let attempt = InDoubt { account: account.clone(), started, recipients: delivery.recipients.len() as u16 };
+        hold = doubt::meet(shared.schedule.in_doubt(&message.client), delivery.id, &attempt);
+        shared.doubts.fetch_add(1, Ordering::Relaxed);
+        last_reply = format!("in doubt: {last_reply}");
     }
     // Told before it is recorded: what the upstream server has said stays true whatever becomes of the store, and the deliveries of a
     // message that end at the same time are all told before one of them finds that it was the last.
@@ -170,10 +176,11 @@ async fn settle<S: Spool>(
     // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
     // in doubt, and its budget as it was really used.
     shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
-    let settlement = Settlement { delivery: delivery.id, settled, due, last_reply, attempts, notice: notice.clone() };
+    let (held, in_doubt) = (hold.is_some(), judgement.in_doubt);
+    let settlement = Settlement { delivery: delivery.id, settled, due, last_reply, attempts, notice: notice.clone(), hold, in_doubt };
     let Some(last) = record(shared, settlement).await else { return };
     told(shared, message, &failed, notice, last);
-    shared.tell(Event::Settled { delivery: delivery.id, remaining, due });
+    shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });
 }
 
 /// Whether the sender wants to hear of it if this recipient fails; if it did not say so, it does (RFC 3461 §4.1).
@@ -230,8 +237,7 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
         .collect();
     let notice = notice(&shared, &job, &failed, now).await;
     let settled = job.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
-    let settlement =
-        Settlement { delivery, settled, due: now, last_reply: String::new(), attempts: job.delivery.attempts, notice: notice.clone() };
+    let settlement = Settlement { settled, notice: notice.clone(), ..Settlement::unchanged(&job.delivery, now, String::new()) };
     // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
     let Some(last) = record(&shared, settlement).await else { return };

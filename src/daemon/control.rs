@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -144,8 +145,9 @@ impl<S: Spool> Relay for Control<S> {
     }
 
     async fn status(&self) -> Result<Status, Refusal> {
-        let status = |scheduler: &mut Scheduler, now| {
-            admin::status(now, env!("CARGO_PKG_VERSION"), scheduler.counts(), &scheduler.classes(now), &scheduler.tenant(now))
+        let doubts = self.shared.doubts.load(Ordering::Relaxed);
+        let status = move |scheduler: &mut Scheduler, now| {
+            admin::status(now, env!("CARGO_PKG_VERSION"), scheduler.counts(), doubts, &scheduler.classes(now), &scheduler.tenant(now))
         };
         ask(&self.shared, status).await
     }

@@ -29,6 +29,8 @@ pub(super) enum Event {
         remaining: u16,
         /// For those: the earliest time of the next attempt.
         due: Timestamp,
+        /// They are held from here on.
+        held: bool,
     },
     /// An attempt did not begin, because the store could not record it.
     PutBack {
@@ -106,7 +108,12 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
                     }
                     books.note(now);
                 }
-                Event::Settled { delivery, remaining, due } => scheduler.settled(now, delivery, remaining, due),
+                Event::Settled { delivery, remaining, due, held } => {
+                    if held {
+                        scheduler.hold(now, delivery, true);
+                    }
+                    scheduler.settled(now, delivery, remaining, due);
+                }
                 Event::PutBack { delivery, due } => {
                     scheduler.put_back(now, delivery, due);
                     books.note(now);

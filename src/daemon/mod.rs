@@ -19,6 +19,7 @@ mod alarms;
 mod attempt;
 mod control;
 mod dispatch;
+mod doubt;
 mod ledger;
 mod listener;
 mod operate;
@@ -31,6 +32,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -124,26 +126,28 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let ledger = store.ledger().await?;
     ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
     let board = Board::new(&config.notices, ledger.alarms, &names);
-    let (mut queued, mut in_doubt) = (0, 0);
+    let (mut queued, mut doubtful) = (0, Vec::new());
     let known: HashSet<RouteName> = config.schedule.accounts.iter().map(|account| account.route.clone()).collect();
     store
         .queued(|entry: Queued| {
             queued += 1;
-            if let Some(attempt) = &entry.in_doubt {
-                in_doubt += 1;
-                telemetry::in_doubt(entry.id, attempt);
-            }
             if !known.contains(&entry.route) {
                 telemetry::route_unknown(entry.id, &entry.route);
             }
-            scheduler.add(now, entry);
+            match entry.in_doubt {
+                Some(_) => doubtful.push(entry),
+                None => scheduler.add(now, entry),
+            }
         })
         .await?;
+    let in_doubt = doubtful.len();
+    doubt::found(&store, &config.schedule, now, doubtful).await?.into_iter().for_each(|entry| scheduler.add(now, entry));
 
     let (dispatcher, events) = mpsc::unbounded_channel();
     let accounts = config.schedule.accounts.len();
     let grace = config.grace;
     let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher, board)?);
+    shared.doubts.store(in_doubt as u64, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
     for (listener, address) in listeners {
         tasks.spawn(listener::run(shared.clone(), listener, address));
@@ -258,6 +262,8 @@ struct Shared<S> {
     shutdown: Shutdown,
     notices: notice::Settings,
     alarms: Board,
+    /// Attempts in doubt since the start, those that were found then included.
+    doubts: AtomicU64,
 }
 
 /// An account and where it logs in; or a route without accounts.
@@ -304,6 +310,7 @@ impl<S: Spool> Shared<S> {
             shutdown: Shutdown::default(),
             notices: config.notices,
             alarms: board,
+            doubts: AtomicU64::new(0),
         })
     }
 

@@ -157,8 +157,7 @@ async fn retry<S: Spool>(shared: &Arc<Shared<S>>, found: Vec<(Listed, Wait)>, by
     let now = shared.clock.now();
     let (done, failure) = each(shared, claimed.deliveries, move |shared, listed| {
         let Listed { delivery, last_reply, .. } = listed;
-        let (settled, notice) = (Vec::new(), None);
-        let settlement = Settlement { delivery: delivery.id, settled, due: now, last_reply, attempts: delivery.attempts, notice };
+        let settlement = Settlement::unchanged(&delivery, now, last_reply);
         async move { shared.store.settle(settlement).await }
     })
     .await;

@@ -15,5 +15,5 @@ mod values;
 pub use explain::{AccountStatus, ClassStatus, Reason, Wait};
 pub use plan::{Amount, Bottleneck, Cause, Load, Plan, Way, plan};
 pub use scheduler::{Scheduler, Suspension};
-pub use settings::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings};
+pub use settings::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, OnDoubt, Settings};
 pub use values::{BudgetChange, Change, Counts, Decision, Ended, Who};

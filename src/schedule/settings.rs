@@ -30,6 +30,30 @@ pub struct Settings {
     pub pause_max: Duration,
     /// How often a suspended account is tried.
     pub probe: Duration,
+    /// What becomes of mail in doubt, where its client says nothing else.
+    pub in_doubt: OnDoubt,
+}
+
+impl Settings {
+    /// What becomes of a client's mail in doubt.
+    pub fn in_doubt(&self, client: &ClientName) -> OnDoubt {
+        self.clients.iter().find(|settings| settings.name == *client).and_then(|settings| settings.in_doubt).unwrap_or(self.in_doubt)
+    }
+}
+
+/// What becomes of mail that the upstream server may have although it did not say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDoubt {
+    /// It is sent again: nothing is lost, and something may come twice.
+    #[default]
+    Resend,
+    /// It is held until an operator has found out.
+    Hold,
+}
+
+impl OnDoubt {
+    /// Both, as they are written in a configuration.
+    pub const WORDS: &'static [(&'static str, Self)] = &[("resend", Self::Resend), ("hold", Self::Hold)];
 }
 
 /// The most accounts that one scheduler can hold: a set of them is a word of 128 bits. HVE allows 100.
@@ -61,6 +85,8 @@ pub struct ClientSettings {
     pub accounts: Option<Vec<AccountName>>,
     /// What keeps to one account as long as that one can go on.
     pub affinity: Affinity,
+    /// What becomes of its mail in doubt; none: what becomes of all.
+    pub in_doubt: Option<OnDoubt>,
 }
 
 /// What keeps to one account as long as that one can go on, so that recipients see the same sender.
@@ -82,7 +108,7 @@ impl Affinity {
 impl ClientSettings {
     /// A client of which only the name is known.
     pub fn new(name: ClientName) -> Self {
-        Self { name, weight: 1, accounts: None, affinity: Affinity::Client }
+        Self { name, weight: 1, accounts: None, affinity: Affinity::Client, in_doubt: None }
     }
 }
 
@@ -100,6 +126,7 @@ impl Default for Settings {
             pause_min: Duration::from_secs(5),
             pause_max: Duration::from_secs(600),
             probe: Duration::from_secs(1_200),
+            in_doubt: OnDoubt::default(),
         }
     }
 }

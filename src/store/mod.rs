@@ -76,6 +76,18 @@ pub struct Settlement {
     pub attempts: u32,
     /// The notice about those that failed, if there is to be one.
     pub notice: Option<NewMessage>,
+    /// Those that remain are held from here on, for this reason.
+    pub hold: Option<String>,
+    /// The upstream server may have the message although it did not say so.
+    pub in_doubt: bool,
+}
+
+impl Settlement {
+    /// The end of an attempt after which everything is as it was, due now.
+    pub fn unchanged(delivery: &Delivery, now: Timestamp, last_reply: String) -> Self {
+        let (settled, attempts) = (Vec::new(), delivery.attempts);
+        Self { delivery: delivery.id, settled, due: now, last_reply, attempts, notice: None, hold: None, in_doubt: false }
+    }
 }
 
 /// An attempt that is about to begin.
@@ -184,8 +196,12 @@ pub struct Listed {
     pub message: Message,
     /// The delivery, with the recipients that are not settled.
     pub delivery: Delivery,
-    /// An operator holds it.
+    /// It is held until an operator releases it.
     pub held: bool,
+    /// Why, if it was not an operator who held it.
+    pub hold_reason: String,
+    /// How many attempts ended so that the upstream server may have the message although it did not say so.
+    pub doubts: u32,
     /// What the last attempt came to, for its first deferred recipient; empty before the first attempt.
     pub last_reply: String,
 }

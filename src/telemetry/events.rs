@@ -230,6 +230,18 @@ pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
     );
 }
 
+/// The same, and it waits for an operator's word.
+pub fn held_in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
+    warn!(
+        event = "in-doubt-held",
+        queue_id = %delivery.message,
+        part = delivery.part,
+        account = %attempt.account,
+        started = %attempt.started,
+        "in doubt: the upstream server may have this already; it is held until an operator releases or removes it"
+    );
+}
+
 /// A gate closed or opened.
 pub fn gate(change: &Change) {
     match change {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hve_relay::budget::{Limits, Share, Unit};
 use hve_relay::mail::{Class, ClientName, Priority, RouteName};
-use hve_relay::schedule::{AccountSettings, Affinity, ClientSettings, Settings};
+use hve_relay::schedule::{AccountSettings, Affinity, ClientSettings, OnDoubt, Settings};
 use hve_relay::smtp::Mailbox;
 
 use super::dice::Dice;
@@ -66,6 +66,7 @@ impl Shape {
                 weight: 1 + dice.below(4) as u32,
                 accounts: dice.chance(25).then(|| (0..accounts.len()).filter(|_| dice.chance(60)).map(account).collect()),
                 affinity: dice.pick(&[Affinity::Client, Affinity::Author, Affinity::None]),
+                in_doubt: None,
             })
             .collect();
         let settings = Settings {
@@ -80,6 +81,7 @@ impl Shape {
             pause_min: Duration::from_secs(1 + dice.below(5)),
             pause_max: Duration::from_secs(10 + dice.below(600)),
             probe: Duration::from_secs(10 + dice.below(1_200)),
+            in_doubt: OnDoubt::Resend,
         };
         let habits = |dice: &mut Dice| Habits {
             messages: if dice.chance(20) { 40 } else { 1 + dice.below(12) as u32 },

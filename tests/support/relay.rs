@@ -212,6 +212,12 @@ impl Setup {
         self
     }
 
+    /// Nothing is tried again while a test looks at it.
+    pub fn patient(mut self) -> Self {
+        self.queue = self.queue.replace("retry_min = \"100ms\"\nretry_max = \"400ms\"", "retry_min = \"1h\"\nretry_max = \"1h\"");
+        self
+    }
+
     /// Adds a line to `[queue]`.
     pub fn queue(mut self, line: &str) -> Self {
         self.queue.push_str(line);

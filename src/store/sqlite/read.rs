@@ -120,14 +120,22 @@ pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Res
 pub(super) fn list(connection: &Connection, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Listed>> {
     let mut select = connection.prepare_cached(
         "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
-                ret, envid, d.message, d.part, route, class, attempts, due, held, last_reply
+                ret, envid, d.message, d.part, route, class, attempts, due, held, last_reply,
+                hold_reason, doubts
            FROM delivery d JOIN message m ON m.id = d.message
           WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3",
     )?;
     // No queue id is negative.
     let (message_after, part_after) = after.map_or((-1, 0), key);
     let found = select.query_map((message_after, part_after, limit as i64), |row| {
-        Ok(Listed { message: message(row)?, delivery: delivery(row, 15)?, held: row.get(21)?, last_reply: row.get(22)? })
+        Ok(Listed {
+            message: message(row)?,
+            delivery: delivery(row, 15)?,
+            held: row.get(21)?,
+            last_reply: row.get(22)?,
+            hold_reason: row.get(23)?,
+            doubts: row.get(24)?,
+        })
     })?;
     let mut listed = found.collect::<Result<Vec<_>>>()?;
     for Listed { delivery, .. } in &mut listed {

@@ -88,14 +88,15 @@ pub(super) fn start(connection: &Connection, Start { delivery, account, recipien
 /// Writes the end of an attempt, and its notice. Does nothing if the delivery is not there: it was settled
 /// before, or removed.
 pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Left> {
-    let Settlement { delivery: DeliveryId { message, part }, due, attempts, last_reply, .. } = settlement;
+    let Settlement { delivery: DeliveryId { message, part }, due, attempts, last_reply, hold, in_doubt, .. } = settlement;
     let id = message.number();
     let updated = connection
         .prepare_cached(
-            "UPDATE delivery SET account = NULL, trying = NULL, started = NULL, due = ?3, attempts = ?4, last_reply = ?5
+            "UPDATE delivery SET account = NULL, trying = NULL, started = NULL, due = ?3, attempts = ?4, last_reply = ?5,
+                    held = held OR ?6 IS NOT NULL, hold_reason = ifnull(?6, hold_reason), doubts = doubts + ?7
               WHERE message = ?1 AND part = ?2",
         )?
-        .execute(params![id, part, due.as_millis(), attempts, last_reply])?;
+        .execute(params![id, part, due.as_millis(), attempts, last_reply, hold, in_doubt])?;
     if updated == 0 {
         return Ok(Left::Message);
     }
@@ -125,9 +126,9 @@ pub(super) fn remove(connection: &Connection, DeliveryId { message, part }: Deli
     Ok(if in_row { Left::Nothing } else { Left::File })
 }
 
-/// Marks deliveries as held, or as not held. Those that are not there are left out.
+/// Marks deliveries as held by an operator, or as not held. Those that are not there are left out.
 pub(super) fn hold(connection: &Connection, deliveries: &[DeliveryId], held: bool) -> Result<()> {
-    let mut update = connection.prepare_cached("UPDATE delivery SET held = ?3 WHERE message = ?1 AND part = ?2")?;
+    let mut update = connection.prepare_cached("UPDATE delivery SET held = ?3, hold_reason = '' WHERE message = ?1 AND part = ?2")?;
     deliveries.iter().try_for_each(|id| update.execute(params![id.message.number(), id.part, held]).map(drop))
 }
 

@@ -154,6 +154,8 @@ ALTER TABLE message ADD COLUMN ret TEXT;       -- FULL or HDRS
 ALTER TABLE message ADD COLUMN envid TEXT;     -- decoded
 ALTER TABLE recipient ADD COLUMN notify TEXT;  -- NEVER, or any of SUCCESS, FAILURE and DELAY
 ALTER TABLE recipient ADD COLUMN orcpt TEXT;   -- as in the parameter: type;xtext
+ALTER TABLE delivery ADD COLUMN hold_reason TEXT NOT NULL DEFAULT '';  -- why it is held, if no operator did it
+ALTER TABLE delivery ADD COLUMN doubts INTEGER NOT NULL DEFAULT 0;     -- attempts of which nobody knows whether they delivered it
 ALTER TABLE anchor ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;  -- milliseconds by which the wall clock was ahead of the relay's time
 
 -- The alarms that are raised, or of whose end the operators do not know.

@@ -110,6 +110,34 @@ pub async fn what_is_held_stays_held_until_it_is_released(bed: impl Bed) {
     assert!(start(&spool, second, 1, vec![]).await.is_some(), "who holds it back is not the store");
 }
 
+pub async fn the_end_of_an_attempt_can_hold_and_tells_of_doubt(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=3 {
+        accept(&spool, id(number), 100, &[2]).await.expect("accepted");
+    }
+    let doubtful =
+        |number, hold: Option<&str>| Settlement { hold: hold.map(str::to_owned), in_doubt: true, ..settled(first(number), &[0]) };
+    spool.settle(doubtful(1, Some("who knows"))).await.expect("settled");
+    spool.settle(doubtful(2, None)).await.expect("settled");
+    spool.settle(doubtful(2, None)).await.expect("settled");
+    // An operator holds it: the end of an attempt does not let it go.
+    spool.hold(vec![first(3)], true).await.expect("recorded");
+    spool.settle(settled(first(3), &[0])).await.expect("settled");
+    drop(spool);
+    let spool = bed.open();
+    let found = |listed: Vec<Listed>| -> Vec<(bool, String, u32)> {
+        listed.into_iter().map(|listed| (listed.held, listed.hold_reason, listed.doubts)).collect()
+    };
+    let expected = [(true, "who knows".to_owned(), 1), (false, String::new(), 2), (true, String::new(), 0)];
+    assert_eq!(found(listed(&spool, 10).await), expected);
+    assert_eq!(queued(&spool).await.iter().map(|queued| queued.held).collect::<Vec<_>>(), [true, false, true]);
+    // Released, or held by an operator: the old reason is gone.
+    spool.hold(vec![first(1)], false).await.expect("recorded");
+    assert_eq!(found(listed(&spool, 1).await), [(false, String::new(), 1)]);
+    spool.hold(vec![first(1)], true).await.expect("recorded");
+    assert_eq!(found(listed(&spool, 1).await), [(true, String::new(), 1)]);
+}
+
 pub async fn a_removed_delivery_is_gone_and_its_message_with_the_last(bed: impl Bed) {
     let spool = bed.open();
     for (number, size) in [(1, 100), (2, 100_000)] {
@@ -154,9 +182,10 @@ pub async fn a_listing_comes_in_pages_oldest_first(bed: impl Bed) {
     for limit in [1, 2, 5, 13, 14, 15, usize::MAX] {
         let found = listed(&spool, limit).await;
         assert_eq!(found.iter().map(|listed| listed.delivery.id).collect::<Vec<_>>(), expected, "{limit} at a time");
-        for Listed { message, delivery, held, last_reply } in found {
+        for Listed { message, delivery, held, hold_reason, doubts, last_reply } in found {
             let job = spool.load(delivery.id).await.expect("served").expect("found");
-            assert_eq!((message, delivery, held, last_reply.as_str()), (job.message, job.delivery, false, ""));
+            assert_eq!((message, delivery), (job.message, job.delivery));
+            assert_eq!((held, hold_reason.as_str(), doubts, last_reply.as_str()), (false, "", 0, ""));
         }
     }
     assert_eq!(spool.list(None, 0).await, Ok(vec![]));

@@ -83,7 +83,16 @@ fn settle(number: i64) -> Operation {
     let (_, deliveries) = samples::message(number, &[1]);
     let delivery = deliveries[0].id;
     let due = Timestamp::default();
-    Operation::Settle(Settlement { delivery, settled: vec![0], due, last_reply: String::new(), attempts: 1, notice: None })
+    Operation::Settle(Settlement {
+        delivery,
+        settled: vec![0],
+        due,
+        last_reply: String::new(),
+        attempts: 1,
+        notice: None,
+        hold: None,
+        in_doubt: false,
+    })
 }
 
 /// What is used, by one attempt and by all.
