@@ -116,7 +116,7 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_change_of_a_dialogue_breaks_a_promise(way: u8, which: Index, changes in proptest::collection::vec(change(), 0..6)) {
