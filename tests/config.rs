@@ -18,6 +18,7 @@ use hve_relay::config::{Config, Credentials, Form, HVE_GA, HVE_PREVIEW, Problems
 use hve_relay::intake::{ClientSettings, LineEndings, Pattern};
 use hve_relay::mail::{AccountName, AppName, Class, ClientName, DisplayName, Priority, Sender, SenderPolicy, Signatures};
 use hve_relay::schedule::{Affinity, OnDoubt};
+use hve_relay::session::{self, Auth, Entrance};
 use hve_relay::upstream::oauth::{ClientProof, SecretPlace};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
@@ -63,6 +64,10 @@ fn folder() -> TempDir {
     write("client.key", &key.signing_key.serialize_pem(), 0o640);
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     write("other.key", &other.signing_key.serialize_pem(), 0o600);
+    write("relay.pem", &format!("{}{}", key.cert.pem(), key.signing_key.serialize_pem()), 0o640);
+    write("relay.key", &key.signing_key.serialize_pem(), 0o600);
+    write("open.key", &key.signing_key.serialize_pem(), 0o644);
+    write("foreign.key", &rcgen::KeyPair::generate().expect("a key").serialize_pem(), 0o600);
     write("not-pem.pem", "no certificate\n", 0o644);
     write("app.secret", &format!("{MARKER}-5\n"), 0o600);
     write("app.key", APP_KEY, 0o600);
@@ -101,7 +106,7 @@ fn reference_keys() -> Vec<(String, String, &'static str)> {
     let mut keys = Vec::new();
     for line in REFERENCE.lines() {
         let text = uncommented(line);
-        if let Some(header) = text.strip_prefix('[') {
+        if let Some(header) = text.strip_prefix('[').map(|header| header.trim_end_matches(EXAMPLE)) {
             table = header.trim_matches(['[', ']']).to_owned();
             keys.push((table.clone(), String::new(), line));
         } else if let Some((key, _)) = text.split_once(" = ").filter(|_| !text.starts_with('#')) {
@@ -114,18 +119,23 @@ fn reference_keys() -> Vec<(String, String, &'static str)> {
 /// The line without the mark that comments its key or header out; prose stays a comment.
 fn uncommented(line: &str) -> &str {
     let word = |text: &str| text.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
-    let line = line.strip_suffix("  # (example)").filter(|line| line.starts_with("# [")).unwrap_or(line);
-    line.strip_prefix("# ").filter(|text| word(text) || (text.starts_with('[') && text.ends_with(']'))).unwrap_or(line)
+    line.strip_prefix("# ")
+        .filter(|text| word(text) || (text.starts_with('[') && text.trim_end_matches(EXAMPLE).ends_with(']')))
+        .unwrap_or(line)
 }
 
+/// How a line ends that is not the default.
+const EXAMPLE: &str = "  # (example)";
+
 fn is_example(line: &str) -> bool {
-    line.ends_with("(example)")
+    line.ends_with(EXAMPLE)
 }
 
 #[test]
 fn the_example_works() {
     let (config, _) = load(LEAST, &folder()).expect("no problem");
-    assert_eq!(config.listeners, ["0.0.0.0:25".parse().expect("address")]);
+    let listener = &config.listeners[0];
+    assert_eq!((listener.address, &listener.entrance), ("0.0.0.0:25".parse().expect("address"), &Entrance::default()));
     assert_eq!(config.intake.accepted_domains, ["contoso.com"]);
     assert_eq!(config.intake.clients.len(), 1);
     assert_eq!(config.intake.routes.len(), 1);
@@ -159,7 +169,7 @@ fn the_reference_has_every_key_and_no_other() {
     for (table, key, line) in reference_keys() {
         let Some(schema) = SCHEMA.iter().find(|schema| schema.name == table && key.is_empty()) else { continue };
         let header = if schema.form == Form::Many { format!("[[{table}]]") } else { format!("[{table}]") };
-        assert_eq!(uncommented(line), header);
+        assert_eq!(uncommented(line).trim_end_matches(EXAMPLE), header);
     }
 }
 
@@ -184,20 +194,41 @@ fn the_examples_of_the_reference_can_be_written() {
     // A table that is an example itself is one with all its lines.
     let whole: BTreeSet<&str> =
         keys.iter().filter(|(_, key, line)| key.is_empty() && is_example(line)).map(|(table, ..)| table.as_str()).collect();
-    let of_whole: BTreeSet<&str> = keys.iter().filter(|(table, ..)| whole.contains(table.as_str())).map(|(.., line)| *line).collect();
+    // The same line may stand in several tables.
+    let mut place = String::new();
+    let lines: Vec<(String, &str)> = reference
+        .lines()
+        .map(|line| {
+            if let Some(header) = uncommented(line).trim_end_matches(EXAMPLE).strip_prefix('[') {
+                place = header.trim_matches(['[', ']']).to_owned();
+            }
+            (place.clone(), line)
+        })
+        .collect();
     for (table, key, line) in keys.iter().filter(|(.., line)| is_example(line)) {
-        let wanted = |other: &str| other == *line || (whole.contains(table.as_str()) && of_whole.contains(other));
-        let text: Vec<&str> = reference
-            .lines()
-            .map(|other| {
-                let together = wanted(other) || (key.starts_with("client_") && other.starts_with("# client_"));
+        let text: Vec<&str> = lines
+            .iter()
+            .map(|(place, other)| {
+                let is_wanted = place == table && (other == line || whole.contains(table.as_str()));
+                let together = is_wanted || (key.starts_with("client_") && other.starts_with("# client_"));
                 if together || (matches!(table.as_str(), "route" | "notices") && !is_example(other)) { uncommented(other) } else { other }
             })
             // A password has one place.
-            .filter(|other| !((key.starts_with("password_") || key == "app") && other.starts_with("password_file")))
+            .filter(|other| {
+                let is_of_account = table == "account" && (key.starts_with("password_") || key == "app");
+                !(is_of_account && other.starts_with("password_file"))
+            })
             .collect();
+        // The files of a certificate are looked at where TLS uses them.
+        let tls = match key.as_str() {
+            "certificate_file" => "\ntls = \"starttls\"",
+            "key_file" => "\ntls = \"starttls\"\ncertificate_file = \"@DIR@/relay.pem\"",
+            _ => "",
+        };
         let app = if key == "app" { uncommented_app(&["tenant_id", "client_secret_file"]) } else { String::new() };
-        let text = format!("{}\n{app}", text.join("\n")).replace("/etc/hve-relay/c", "@DIR@/c");
+        let text =
+            format!("{}\n{app}", text.join("\n")).replace("/etc/hve-relay/c", "@DIR@/c").replace("/etc/hve-relay/relay.", "@DIR@/relay.");
+        let text = text.replacen("address = \"0.0.0.0:25\"", &format!("address = \"0.0.0.0:25\"{tls}"), 1);
         let problems = load(&text, &folder).err().map(|problems| problems.to_string()).unwrap_or_default();
         let only_not_here = problems.is_empty() || problems.contains("is not set");
         assert!(only_not_here && problems.lines().count() <= 1, "{line}: {problems}");
@@ -672,6 +703,51 @@ fn clients_keep_to_the_rules_that_are_written_for_them() {
     let several = LEAST.replace("[[account]]", "required_from_domain = [\"a.example\", \"b.example\"]\n[[account]]");
     let (config, _) = load(&several, &folder()).expect("no problem");
     assert_eq!(config.intake.clients[0].required_from_domain, Some(vec!["a.example".to_owned(), "b.example".to_owned()]));
+}
+
+#[test]
+fn listeners_have_rules_of_their_own() {
+    let text = LEAST.replace(
+        "[[client]]",
+        r#"
+        proxy_from = ["10.0.0.5", "2001:db8::/64"]
+        [[listener]]
+        address = "[::]:465"
+        tls = "implicit"
+        certificate_file = "@DIR@/relay.pem"
+        auth = "required"
+        clients = ["erp"]
+        [[listener]]
+        address = "127.0.0.1:587"
+        tls = "starttls-required"
+        certificate_file = "@DIR@/ca.pem"
+        key_file = "@DIR@/relay.key"
+        auth = "offered"
+        [[user]]
+        name = "SAP"
+        password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$y3jCvE+mWJn/bnWbTJhQFbMGD3FgpUTI7xLLv7XhyMw"
+        client = "erp"
+        [[client]]
+        name = "erp"
+        allow_plaintext_auth = true
+        [[client]]"#,
+    );
+    let folder = folder();
+    let (config, warnings) = load(&text, &folder).expect("no problem");
+    use session::Tls;
+    let rules: Vec<(Tls, Auth)> = config.listeners.iter().map(|listener| (listener.entrance.tls, listener.entrance.auth)).collect();
+    assert_eq!(rules, [(Tls::None, Auth::None), (Tls::Implicit, Auth::Required), (Tls::StartTlsRequired, Auth::Offered)]);
+    assert_eq!(config.listeners[0].proxy_from.len(), 2);
+    assert_eq!(config.listeners[1].entrance.clients, Some(vec![ClientName::new("erp")]));
+    let files = |i: usize| config.listeners[i].certificate.as_ref().map(|files| (files.chain.clone(), files.key.clone()));
+    let file = |name: &str| folder.path().join(name);
+    assert_eq!(files(0), None);
+    assert_eq!(files(1), Some((file("relay.pem"), file("relay.pem"))));
+    assert_eq!(files(2), Some((file("ca.pem"), file("relay.key"))));
+    assert_eq!((config.users[0].name.as_str(), config.users[0].client.as_str()), ("SAP", "erp"));
+    let erp = &config.intake.clients[0];
+    assert!(erp.allow_plaintext_auth && erp.networks.is_empty() && !config.intake.clients[1].allow_plaintext_auth);
+    assert!(!warnings.iter().any(|warning| !warning.contains("hostname")), "{warnings:?}");
 }
 
 #[test]

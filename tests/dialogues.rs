@@ -6,13 +6,14 @@ mod dialogue;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dialogue::{Cut, Inside, Relay, Script, Setup, matches, reply_line, scripts};
 use hve_relay::clock::Timestamp;
 use hve_relay::intake::{Addressee, Habit, Policy};
-use hve_relay::mail::QueueId;
-use hve_relay::session::{Effect, Envelope, Input, Session};
-use hve_relay::smtp::{EnhancedStatus, Reply};
+use hve_relay::mail::{ClientName, QueueId};
+use hve_relay::session::{Effect, Envelope, Input, LoginRefusal, Session};
+use hve_relay::smtp::{Credentials, EnhancedStatus, Reply};
 
 /// A script with more octets than this is cut at some places only: that many.
 const CUTS: usize = 3_000;
@@ -96,6 +97,10 @@ struct Pure {
     is_log_watched: bool,
     /// What was noticed of the client and not looked at.
     habits: Vec<Habit>,
+    /// Names, passwords and clients.
+    users: Vec<[String; 3]>,
+    /// The client was told to begin TLS.
+    awaits_handshake: bool,
 }
 
 #[derive(Default)]
@@ -136,6 +141,8 @@ impl Pure {
             refused: VecDeque::new(),
             is_log_watched: false,
             habits: Vec::new(),
+            users: setup.users.clone(),
+            awaits_handshake: false,
         };
         pure.drain();
         pure
@@ -175,6 +182,14 @@ impl Pure {
             }
             Effect::Refused { reply, what, .. } => self.refused.push_back((what, reply.to_string())),
             Effect::Noticed(habit) => self.habits.push(habit),
+            Effect::StartTls => self.awaits_handshake = true,
+            Effect::LogIn(Credentials { user, password }) => {
+                let found = self.users.iter().find(|[name, right, _]| *name == user && right == password.expose());
+                let refusal =
+                    || LoginRefusal { reply: Reply::new(535, EnhancedStatus::new(5, 7, 8), "wrong"), after: Duration::from_secs(1) };
+                let answer = found.map(|[.., client]| ClientName::new(client.as_str())).ok_or_else(refusal);
+                self.session.handle(self.now, Input::LoggedIn(answer));
+            }
             Effect::Close(_) => self.is_closed = true,
         }
     }
@@ -244,6 +259,13 @@ impl Relay for Pure {
             Inside::Tick(duration) => {
                 self.now = self.now + *duration;
                 self.handle(Input::Tick);
+                Ok(())
+            }
+            Inside::Handshake => {
+                if !std::mem::take(&mut self.awaits_handshake) {
+                    return Err("TLS was not begun".to_owned());
+                }
+                self.handle(Input::TlsEstablished);
                 Ok(())
             }
             Inside::Shutdown => {

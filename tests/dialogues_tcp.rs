@@ -139,7 +139,10 @@ impl Arrangement {
                 ("peer", _) => setup.listener("[::]:0"),
                 ("accepted_domains", domains) => setup.accepted_domains(domains),
                 ("route_takes", class) => setup.takes(class),
-                ("message_size" | "recipients" | "transactions" | "command_line" | "header_size" | "errors", value) => {
+                (
+                    "message_size" | "recipients" | "transactions" | "command_line" | "header_size" | "errors" | "commands_without_mail",
+                    value,
+                ) => {
                     limits.push_str(&format!("{key} = {value}\n"));
                     setup
                 }
@@ -408,9 +411,12 @@ impl Relay for Tcp<'_> {
             }
             // In the end nothing has arrived but what was acknowledged; what the client declared is the session's own knowledge.
             Inside::Drops | Inside::Reserves(_) | Inside::Declares(_) | Inside::Habits(_) | Inside::DiskFull => Ok(()),
-            Inside::Tick(_) | Inside::DiskFullAtCommit | Inside::DiskFree | Inside::StoreWaits | Inside::StoreAnswers => {
-                Err("cannot be arranged from outside".to_owned())
-            }
+            Inside::Tick(_)
+            | Inside::Handshake
+            | Inside::DiskFullAtCommit
+            | Inside::DiskFree
+            | Inside::StoreWaits
+            | Inside::StoreAnswers => Err("cannot be arranged from outside".to_owned()),
         }
     }
 

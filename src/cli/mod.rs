@@ -2,12 +2,14 @@
 //! 69 the relay does not answer, 74 input/output, 78 configuration; 1: the relay refuses).
 
 mod accounts;
+mod certificate;
 pub mod check;
 mod clients;
 mod control;
 mod demo;
 mod explain;
 mod manual;
+mod password;
 mod plan;
 mod queue;
 mod run;
@@ -55,6 +57,10 @@ enum Command {
     Accounts(accounts::Arguments),
     /// What the running relay's clients do otherwise than the standards have it, how often and where, so that devices can be set right.
     Clients(clients::Arguments),
+    /// Make the hash of a password for a [[user]]: asks for it twice, or reads it from standard input where that is no terminal.
+    Password,
+    /// Make a certificate that signs itself, and its key, for listeners with TLS. Existing files are left alone.
+    Certificate(certificate::Arguments),
     /// When an amount of mail would have gone, what would hold it up, and what more accounts would change. Sends nothing.
     Plan(plan::Arguments),
     /// What the relay makes of an upstream server's reply: whose trouble it is, and what becomes of the mail, the account and the others.
@@ -112,6 +118,8 @@ pub fn main() -> ExitCode {
         Command::Queue(arguments) => queue::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
         Command::Clients(arguments) => clients::run(&arguments),
+        Command::Password => password::run(),
+        Command::Certificate(arguments) => certificate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
@@ -142,6 +150,8 @@ mod tests {
             "queue retry --client erp",
             "queue remove --reason held --yes --config /x",
             "status --json --socket /run/x",
+            "password",
+            "certificate --name relay.contoso.com --name 10.20.0.5 --out /etc/hve-relay --days 365",
             "accounts --json",
             "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
             "accounts resume hve01@contoso.com",
@@ -161,6 +171,8 @@ mod tests {
             "queue remove 01K --client erp",
             "queue release --all --client erp",
             "accounts suspend",
+            "certificate",
+            "password hunter2",
         ] {
             assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_err(), "{line}");
         }

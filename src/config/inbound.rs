@@ -1,6 +1,6 @@
-//! The receiving side: tenant, listeners, clients, the limits of sessions.
+//! The receiving side: tenant, clients, the limits of sessions.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::problem::{At, Findings, Place};
 use super::profile::{HVE_PREVIEW, PROFILES, Profile};
 use super::reader::{Document, Section};
 use super::routes::Draft;
+use super::user::clients_with_users;
 use super::value;
 use super::{intake, schedule};
 use crate::{
@@ -55,22 +56,6 @@ pub(super) fn tenant(document: &Document<'_>, findings: &Findings<'_>) -> Tenant
     Tenant { profile, accepted_domains, reserve }
 }
 
-pub(super) fn listeners(document: &Document<'_>, findings: &Findings<'_>) -> Vec<SocketAddr> {
-    let mut listeners: Vec<SocketAddr> = Vec::new();
-    for section in document.at_least_one("listener", "address = \"0.0.0.0:25\"") {
-        let Some(At { value, place }) = section.need("address", value::listen, "address = \"0.0.0.0:25\"") else { continue };
-        for address in value {
-            // Port 0 is a free port of the system's choice, another one each time.
-            if address.port() != 0 && listeners.contains(&address) {
-                findings.problem(&place, format!("{address} is listened on already"), "remove one of the two");
-            } else {
-                listeners.push(address);
-            }
-        }
-    }
-    listeners
-}
-
 /// The clients, which name accounts.
 pub(super) fn clients(
     document: &Document<'_>,
@@ -82,13 +67,20 @@ pub(super) fn clients(
     let mut names: Vec<At<String>> = Vec::new();
     let mut seen: Vec<At<IpNet>> = Vec::new();
     let mut clients = Clients::default();
+    let with_users = clients_with_users(document);
     for section in document.at_least_one("client", "name = \"devices\" and networks = [\"10.20.0.0/16\"]") {
         let name = section.need("name", value::name, "name = \"devices\"");
         if let Some(name) = &name {
             unique(name, &names, findings);
         }
         let any_address = section.or("allow_any_address", value::truth, false);
-        let networks = section.need_list("networks", value::network, "networks = [\"10.20.0.0/16\"]");
+        // Whoever is reached by logging in needs no network.
+        let has_users = name.as_ref().is_some_and(|name| with_users.contains(&name.value));
+        let networks = if has_users && !section.has("networks") {
+            Vec::new()
+        } else {
+            section.need_list("networks", value::network, "networks = [\"10.20.0.0/16\"]")
+        };
         for network in &networks {
             if let Some(first) = seen.iter().find(|first| first.value == network.value) {
                 let found = format!("\"{}\" stands at {} already", network.value, first.place.key);
@@ -141,6 +133,7 @@ fn permissions(
     intake::ClientSettings {
         priority: section.or("priority", value::choice("a priority", PRIORITIES), default.priority),
         may_choose_priority: section.or("may_choose_priority", value::truth, default.may_choose_priority),
+        allow_plaintext_auth: section.or("allow_plaintext_auth", value::truth, default.allow_plaintext_auth),
         allowed_senders: patterns("allowed_senders", "allowed_senders = [\"scanner@contoso.com\", \"@contoso.com\"], or leave it out"),
         allowed_recipients: patterns("allowed_recipients", "allowed_recipients = [\"@contoso.com\"], or leave it out"),
         required_from_domain: section.one_or_more("required_from_domain", value::domain, "required_from_domain = \"contoso.com\""),
@@ -283,9 +276,19 @@ pub(super) fn session(document: &Document<'_>, findings: &Findings<'_>, routes: 
         command_line: limits.or("command_line", value::octets(512..=64 << 10), default.command_line),
         header_size: limits.or("header_size", value::octets(4 << 10..=16 << 20), default.header_size),
         errors: limits.or("errors", value::count(1..=10_000), default.errors),
+        commands_without_mail: limits.or("commands_without_mail", value::count(10..=1_000_000), default.commands_without_mail),
         command_timeout: timeouts.or("command", wait(), default.command_timeout),
         data_timeout: timeouts.or("data", wait(), default.data_timeout),
+        handshake_timeout: timeouts.or("handshake", wait(), default.handshake_timeout),
+        login_timeout: timeouts.or("login", wait(), default.login_timeout),
+        // What is offered is each listener's own.
+        entrance: default.entrance,
     }
+}
+
+/// The names of the clients, as written.
+pub(super) fn client_names(clients: &Clients) -> BTreeSet<String> {
+    clients.intake.iter().map(|client| client.name.to_string()).collect()
 }
 
 /// Sessions at a time, in total and from one address.

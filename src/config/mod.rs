@@ -7,12 +7,13 @@
 //! 3. the values are held against each other (`inbound`, `routes`, `outbound`, `limits`): duplicates, names that lead nowhere, limits of the service.
 //!
 //! What comes out are the rooms' own settings types; no room knows this one. A [`Config`] is plain data: reading it opens the files that it
-//! names (passwords, certificates) and resolves listener names, and does nothing else.
+//! names (passwords, certificates, keys) and resolves listener names, and does nothing else.
 
 mod app;
 mod control;
 mod inbound;
 mod limits;
+mod listener;
 mod notices;
 mod outbound;
 mod password;
@@ -24,18 +25,19 @@ mod routes;
 mod schema;
 mod sender;
 mod summary;
+mod user;
 mod value;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use listener::Listener;
 pub use problem::{Problem, Problems, Warning};
 pub use profile::{HVE_GA, HVE_PREVIEW, Kind, Profile};
 pub use routes::{Route, Tls};
@@ -43,7 +45,7 @@ pub use schema::{Form, SCHEMA, Table};
 
 use crate::{
     budget::Share,
-    intake,
+    intake::{self, UserSettings},
     mail::{AccountName, AppName, Class, Senders},
     notice,
     reply::Entry,
@@ -66,11 +68,15 @@ pub struct Config {
     /// The service's era, from which endpoint and limits come.
     pub profile: &'static Profile,
     /// Where to listen. A name with several addresses stands here with all of them.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
     /// The receiving side of SMTP.
     pub session: session::Settings,
     /// Whom the relay serves.
     pub intake: intake::Settings,
+    /// Who may log in.
+    pub users: Vec<UserSettings>,
+    /// Failed logins after which an address may not try again for a while.
+    pub login_failures: usize,
     /// What goes next, on which account.
     pub schedule: schedule::Settings,
     /// Where the queue lies.
@@ -236,7 +242,7 @@ fn text_of(path: &Path) -> Result<String, Problems> {
 fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let data_dir = outbound::data_dir(document, findings);
     let tenant = inbound::tenant(document, findings);
-    let listeners = inbound::listeners(document, findings);
+    let listeners = listener::listeners(document, findings);
     let every_account = limits::of_every_account(document, findings, tenant.profile);
     let mut routes = routes::routes(document, findings, tenant.profile, &every_account);
     let session = inbound::session(document, findings, &routes, tenant.profile);
@@ -248,6 +254,9 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     routes.retain(|draft| draft.is_written() || accounts.settings.iter().any(|account| account.route == draft.route.name));
     let tenant_limits = limits::of_the_tenant(document, findings, tenant.profile);
     let clients = inbound::clients(document, findings, session.message_size, &accounts, &routes);
+    let client_names = inbound::client_names(&clients);
+    let users = user::users(document, findings, &client_names);
+    listener::check_clients(document, findings, &client_names, !users.is_empty() || document.has("user"));
     inbound::check_reserve(
         document,
         findings,
@@ -276,6 +285,8 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         store: outbound::store(document, data_dir, session.message_size),
         session,
         intake,
+        users,
+        login_failures: document.one("limits").or("login_failures", value::count(1..=10_000), 10),
         schedule: schedule::Settings {
             accounts: accounts.settings,
             tenant: tenant_limits,

@@ -81,6 +81,11 @@ impl<'t> Document<'t> {
         section
     }
 
+    /// Whether tables of a name were written, rightly or not.
+    pub fn has(&self, name: &'static str) -> bool {
+        self.table.contains_key(name)
+    }
+
     /// The tables of a name that may stand in the file many times, in the file's order.
     pub fn many(&self, name: &'static str) -> Vec<Section<'t>> {
         let Some(value) = self.table.get(name) else { return Vec::new() };

@@ -50,7 +50,7 @@ const LIMITS: &[&str] = &[
 pub const SCHEMA: &[Table] = &[
     table("", Form::Top, &["data_dir", "control_socket", "hostname"]),
     table("tenant", Form::One, &["profile", "accepted_domains", "reserve"]),
-    table("listener", Form::Many, &["address"]),
+    table("listener", Form::Many, &["address", "tls", "certificate_file", "key_file", "auth", "clients", "proxy_from"]),
     table(
         "client",
         Form::Many,
@@ -58,6 +58,7 @@ pub const SCHEMA: &[Table] = &[
             "name",
             "networks",
             "allow_any_address",
+            "allow_plaintext_auth",
             "priority",
             "may_choose_priority",
             "weight",
@@ -79,6 +80,7 @@ pub const SCHEMA: &[Table] = &[
             "ehlo_keywords_hidden",
         ],
     ),
+    table("user", Form::Many, &["name", "password_hash", "client"]),
     table(
         "account",
         Form::Many,
@@ -153,9 +155,20 @@ pub const SCHEMA: &[Table] = &[
     table(
         "limits",
         Form::One,
-        &["message_size", "recipients", "sessions", "sessions_per_address", "transactions", "command_line", "header_size", "errors"],
+        &[
+            "message_size",
+            "recipients",
+            "sessions",
+            "sessions_per_address",
+            "transactions",
+            "command_line",
+            "header_size",
+            "errors",
+            "commands_without_mail",
+            "login_failures",
+        ],
     ),
-    table("timeouts", Form::One, &["command", "data"]),
+    table("timeouts", Form::One, &["command", "data", "handshake", "login"]),
     table(
         "upstream",
         Form::One,
@@ -198,6 +211,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "a secret does not belong in this file",
         "put it into a file that only the relay can read and write client_secret_file = \"/etc/hve-relay/app.secret\"",
     ),
+    ("user", "password", "a password does not belong in this file", "run `hve-relay password` and write password_hash with what it prints"),
 ];
 
 impl Table {

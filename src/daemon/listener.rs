@@ -1,22 +1,91 @@
 //! Accepting connections: who is let in at all, and a task for each.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use ipnet::IpNet;
+use rustls::ServerConfig;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::stream::Stream;
 use super::{Phase, Shared, session};
+use crate::clock::Timestamp;
+use crate::config;
+use crate::session::{Settings, Tls};
+use crate::smtp::{Parsed, ProxyHeader, Reply};
 use crate::store::Spool;
 use crate::telemetry;
+use crate::tls::{Certificate, CertificateError, Look};
 
 /// How long accepting rests when the process has no descriptors left: long enough for one log line not to become a flood.
 const EXHAUSTED: Duration = Duration::from_millis(250);
+/// How long a peer that is turned away may take to read why.
+const REFUSAL: Duration = Duration::from_secs(5);
+/// How often a certificate's files are looked at, at most: each look is made for the handshake that comes next.
+const LOOKS: Duration = Duration::from_secs(2);
+
+/// What a listener does with its connections.
+pub(super) struct Entry {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its sessions keep to.
+    pub settings: Arc<Settings>,
+    certificate: Option<Arc<Certificate>>,
+    last_look: Mutex<Timestamp>,
+    proxy_from: Vec<IpNet>,
+}
+
+impl Entry {
+    /// As configured, at the address that it has got.
+    ///
+    /// # Errors
+    /// If its certificate cannot be used.
+    pub fn new(listener: config::Listener, settings: &Settings, address: SocketAddr, now: Timestamp) -> Result<Self, CertificateError> {
+        let settings = Settings { entrance: listener.entrance, ..settings.clone() };
+        let certificate = listener.certificate.map(Certificate::load).transpose()?;
+        Ok(Self {
+            address,
+            settings: Arc::new(settings),
+            certificate: certificate.map(Arc::new),
+            last_look: Mutex::new(now),
+            proxy_from: listener.proxy_from,
+        })
+    }
+
+    /// What TLS shows now.
+    ///
+    /// # Errors
+    /// If there is nothing to show; that is not configured so.
+    pub async fn tls(&self, now: Timestamp) -> io::Result<Arc<ServerConfig>> {
+        let certificate = self.certificate.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        if self.is_look_due(now) {
+            let looking = certificate.clone();
+            match tokio::task::spawn_blocking(move || looking.look()).await {
+                Ok(Look::Renewed) => telemetry::certificate_renewed(certificate.path()),
+                Ok(Look::Unusable(why)) => telemetry::certificate_unusable(certificate.path(), &why.to_string()),
+                Ok(Look::Same) | Err(_) => {}
+            }
+        }
+        Ok(certificate.config())
+    }
+
+    fn is_look_due(&self, now: Timestamp) -> bool {
+        let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = now.since(*last) >= LOOKS;
+        if due {
+            *last = now;
+        }
+        due
+    }
+}
 
 /// Accepts until the shutdown comes; then waits for the sessions to end. They watch the shutdown themselves.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener, address: SocketAddr) {
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener, entry: Entry) {
+    let entry = Arc::new(entry);
     let mut sessions = JoinSet::new();
     let stopping = shared.shutdown.reached(Phase::Stopping);
     tokio::pin!(stopping);
@@ -25,10 +94,10 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener,
             () = &mut stopping => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    sessions.spawn(admit(shared.clone(), stream, peer));
+                    sessions.spawn(admit(shared.clone(), entry.clone(), stream, peer.ip().to_canonical()));
                 }
                 Err(error) => {
-                    telemetry::accept_failed(address, &error.to_string());
+                    telemetry::accept_failed(entry.address, &error.to_string());
                     tokio::time::sleep(EXHAUSTED).await;
                 }
             },
@@ -42,32 +111,103 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener,
     }
 }
 
-async fn admit<S: Spool>(shared: Arc<Shared<S>>, mut stream: TcpStream, peer: SocketAddr) {
-    let peer = peer.ip().to_canonical();
-    let admission = shared.policy.connect(shared.clock.now(), peer).and_then(|()| shared.door().admit(peer));
-    if let Err(reply) = admission {
-        telemetry::connection_refused(peer, &reply);
-        let mut octets = Vec::new();
-        reply.write_to(&mut octets);
-        // The refusal is a courtesy; a peer that does not take it is refused all the same.
-        let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(&octets)).await;
-        return;
-    }
-    let place = Place { shared: &shared, peer };
+async fn admit<S: Spool>(shared: Arc<Shared<S>>, entry: Arc<Entry>, mut stream: TcpStream, peer: IpAddr) {
     // Replies are small and each is waited for: without this, delayed acknowledgements cost 40 ms a message.
     let _ = stream.set_nodelay(true);
-    session::run(shared.clone(), stream, peer).await;
+    let is_balancer = entry.proxy_from.iter().any(|network| network.contains(&peer));
+    let connects = |client: IpAddr| shared.policy.connect(shared.clock.now(), client);
+    let admission = if is_balancer { Place::take(&shared, None) } else { connects(peer).and_then(|()| Place::take(&shared, Some(peer))) };
+    let mut place = match admission {
+        Ok(place) => place,
+        Err(reply) => return turn_away(&shared, stream, peer, &reply).await,
+    };
+    let mut client = peer;
+    if is_balancer {
+        let header = tokio::select! {
+            header = header(&mut stream, entry.settings.handshake_timeout) => header,
+            () = shared.shutdown.reached(Phase::Stopping) => return,
+        };
+        client = match header {
+            Ok(ProxyHeader::Client(client)) => client,
+            Ok(ProxyHeader::Own) => peer,
+            Err(error) => return telemetry::proxy_failed(peer, &error.to_string()),
+        };
+        if let Err(reply) = connects(client).and_then(|()| place.name(client)) {
+            return turn_away(&shared, stream, client, &reply).await;
+        }
+    }
+    let mut stream = Stream::Plain(stream);
+    if entry.settings.entrance.tls == Tls::Implicit
+        && let Err(error) = session::secure(&shared, &entry, &mut stream).await
+    {
+        return telemetry::tls_failed(client, &error.to_string());
+    }
+    session::run(shared.clone(), &entry, stream, client).await;
     drop(place);
+}
+
+/// Says why a connection is not served. On a port that begins with TLS nobody would understand that.
+async fn turn_away<S: Spool>(shared: &Shared<S>, stream: TcpStream, peer: IpAddr, reply: &Reply) {
+    telemetry::connection_refused(peer, reply);
+    let mut octets = Vec::new();
+    reply.write_to(&mut octets);
+    let mut stream = Stream::Plain(stream);
+    // The refusal is a courtesy; a peer that does not take it is refused all the same.
+    if stream.send(&octets, REFUSAL).await.is_ok() {
+        stream.part(shared.shutdown.reached(Phase::Stopping)).await;
+    }
+}
+
+/// The header that a balancer sends first. Reads not one octet more.
+async fn header(stream: &mut TcpStream, limit: Duration) -> io::Result<ProxyHeader> {
+    let whole = async {
+        let mut octets = Vec::new();
+        loop {
+            match ProxyHeader::parse(&octets).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+                Parsed::Whole(header) => return Ok(header),
+                Parsed::Missing(missing) => {
+                    let begun = octets.len();
+                    octets.resize(begun + missing, 0);
+                    stream.read_exact(&mut octets[begun..]).await?;
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(limit, whole).await {
+        Ok(header) => header,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no PROXY header in time")),
+    }
 }
 
 /// A session's place at the door, given back however it ends.
 struct Place<'a, S: Spool> {
     shared: &'a Shared<S>,
-    peer: std::net::IpAddr,
+    /// Whose it is; `None` as long as only a balancer is known.
+    peer: Option<IpAddr>,
+}
+
+impl<'a, S: Spool> Place<'a, S> {
+    fn take(shared: &'a Shared<S>, peer: Option<IpAddr>) -> Result<Self, Reply> {
+        match peer {
+            Some(peer) => shared.door().admit(peer)?,
+            None => shared.door().admit_unnamed()?,
+        }
+        Ok(Self { shared, peer })
+    }
+
+    /// Whose connection a balancer has passed on.
+    fn name(&mut self, peer: IpAddr) -> Result<(), Reply> {
+        self.shared.door().name(peer)?;
+        self.peer = Some(peer);
+        Ok(())
+    }
 }
 
 impl<S: Spool> Drop for Place<'_, S> {
     fn drop(&mut self) {
-        self.shared.door().leave(self.peer);
+        match self.peer {
+            Some(peer) => self.shared.door().leave(peer),
+            None => self.shared.door().leave_unnamed(),
+        }
     }
 }

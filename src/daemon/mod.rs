@@ -22,10 +22,12 @@ mod dispatch;
 mod doubt;
 mod ledger;
 mod listener;
+mod login;
 mod operate;
 mod session;
 mod shutdown;
 mod socket;
+mod stream;
 mod tokens;
 
 use std::collections::{HashMap, HashSet};
@@ -40,8 +42,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::clock::Clock;
-use crate::config::Config;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config};
 use crate::intake::{Door, Habits, Policy};
 use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName, SenderPolicy, Senders};
 use crate::notice;
@@ -52,10 +54,12 @@ use crate::smtp::Mailbox;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Spool, StoreError};
 use crate::telemetry;
-use crate::tls::TlsError;
+use crate::tls::{CertificateError, TlsError};
 use crate::upstream::{Endpoint, Login, Pool};
 
 use alarms::Board;
+use listener::Entry;
+use login::Logins;
 use shutdown::Signals;
 use socket::Socket;
 use tokens::Tokens;
@@ -91,6 +95,14 @@ pub enum Fault {
     /// The certificates of a route's authorities could not be had.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A listener's certificate could not be had.
+    #[error("cannot offer TLS on {address}: {why}")]
+    Certificate {
+        /// Which.
+        address: SocketAddr,
+        /// What is wrong.
+        why: CertificateError,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -114,10 +126,10 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         telemetry::orphans_removed(recovered.orphans);
     }
     recovered.damaged.iter().for_each(telemetry::content_damaged);
-    let listeners = bind(&config.listeners)?;
+    let listeners = bind(&config, clock.now())?;
     // Whoever asks before the queue is recovered waits for the answer.
     let socket = Socket::bind(&config.control_socket).map_err(|why| Fault::control(&config.control_socket, why))?;
-    let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, address)| *address).collect();
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, entry)| entry.address).collect();
 
     let now = clock.now();
     let mut scheduler = Scheduler::new(config.schedule.clone());
@@ -149,8 +161,8 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher, board)?);
     shared.doubts.store(in_doubt as u64, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
-    for (listener, address) in listeners {
-        tasks.spawn(listener::run(shared.clone(), listener, address));
+    for (listener, entry) in listeners {
+        tasks.spawn(listener::run(shared.clone(), listener, entry));
     }
     tasks.spawn(alarms::run(shared.clone()));
     tasks.spawn(alarms::watch(shared.clone()));
@@ -197,15 +209,18 @@ fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Up
     Ok(upstreams)
 }
 
-fn bind(addresses: &[SocketAddr]) -> Result<Vec<(TcpListener, SocketAddr)>, Fault> {
-    let bind = |address: &SocketAddr| {
-        let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+fn bind(config: &Config, now: Timestamp) -> Result<Vec<(TcpListener, Entry)>, Fault> {
+    let bind = |wanted: &config::Listener| {
+        let listener = std::net::TcpListener::bind(wanted.address).and_then(|listener| {
             listener.set_nonblocking(true)?;
             TcpListener::from_std(listener)
         });
-        listener.and_then(|listener| listener.local_addr().map(|bound| (listener, bound))).map_err(|why| Fault::bind(*address, why))
+        let bound = listener.and_then(|listener| listener.local_addr().map(|bound| (listener, bound)));
+        let (listener, bound) = bound.map_err(|why| Fault::bind(wanted.address, why))?;
+        let entry = Entry::new(wanted.clone(), &config.session, bound, now);
+        entry.map(|entry| (listener, entry)).map_err(|why| Fault::Certificate { address: wanted.address, why })
     };
-    addresses.iter().map(bind).collect()
+    config.listeners.iter().map(bind).collect()
 }
 
 /// Waits; for ever if there is nothing to wait for.
@@ -258,6 +273,7 @@ struct Shared<S> {
     catalogue: Catalogue,
     door: Mutex<Door>,
     habits: Mutex<Habits>,
+    logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     shutdown: Shutdown,
     notices: notice::Settings,
@@ -300,6 +316,7 @@ impl<S: Spool> Shared<S> {
             hostname: config.session.hostname.clone(),
             door: Mutex::new(Door::new(&config.intake)),
             habits: Mutex::new(Habits::new(clock.now())),
+            logins: Logins::new(config.users, config.login_failures),
             policy: Arc::new(Policy::new(config.intake)),
             session: Arc::new(config.session),
             schedule: config.schedule,

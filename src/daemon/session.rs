@@ -3,35 +3,28 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::attempt::queued;
 use super::dispatch::Event;
+use super::listener::Entry;
+use super::stream::Stream;
 use super::{Phase, Shared};
 use crate::intake::{Facts, Habit, Repair, RepairError};
 use crate::mail::Trace;
 use crate::mail::{Kind, Message, QueueId};
 use crate::notice::{Alarm, AlarmChange};
 use crate::session::{Effect, Ending, Envelope, Input, Session};
-use crate::smtp::{EnhancedStatus, Reply};
+use crate::smtp::{Credentials, EnhancedStatus, Reply};
 use crate::store::{Incoming, Spool, StoreError};
 use crate::telemetry;
 
 /// What is read at once. Large enough for a scan's content to come in few pieces, small enough for thousands of idle sessions.
 const READ: usize = 16 << 10;
 
-/// How long a client may go on talking after the last reply before its connection is dropped all the same.
-const LINGER: Duration = Duration::from_secs(2);
-/// What is read at once then.
-const LINGER_READ: usize = 4 << 10;
-
 /// Serves one client until it leaves, misbehaves, or the relay stops.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, stream: TcpStream, peer: IpAddr) {
-    let session = Session::new(shared.session.clone(), shared.policy.clone(), peer, shared.clock.now());
-    let mut conversation = Conversation { shared, stream, peer, session, incoming: None };
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, entry: &Entry, stream: Stream, peer: IpAddr) {
+    let session = Session::new(entry.settings.clone(), shared.policy.clone(), peer, shared.clock.now());
+    let mut conversation = Conversation { shared, entry, stream, peer, session, incoming: None };
     let how = match conversation.hold().await {
         Ok(ending) => ending.to_string(),
         Err(error) => error.to_string(),
@@ -41,9 +34,19 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, stream: TcpStream, pee
     }
 }
 
-struct Conversation<S: Spool> {
+/// The server's side of a TLS handshake. A relay that is about to stop does not wait for it.
+pub(super) async fn secure<S: Spool>(shared: &Shared<S>, entry: &Entry, stream: &mut Stream) -> io::Result<()> {
+    let config = entry.tls(shared.clock.now()).await?;
+    tokio::select! {
+        secured = stream.secure(config, entry.settings.handshake_timeout) => secured,
+        () = shared.shutdown.reached(Phase::Stopping) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the relay is about to stop")),
+    }
+}
+
+struct Conversation<'a, S: Spool> {
     shared: Arc<Shared<S>>,
-    stream: TcpStream,
+    entry: &'a Entry,
+    stream: Stream,
     peer: IpAddr,
     session: Session,
     incoming: Option<Draft<S>>,
@@ -60,7 +63,7 @@ struct Draft<S: Spool> {
     buffer: Vec<u8>,
 }
 
-impl<S: Spool> Conversation<S> {
+impl<S: Spool> Conversation<'_, S> {
     async fn hold(&mut self) -> io::Result<Ending> {
         if let Some(client) = self.session.client() {
             telemetry::connected(self.peer, client);
@@ -70,16 +73,17 @@ impl<S: Spool> Conversation<S> {
         loop {
             while let Some(effect) = self.session.next_effect() {
                 if let Some(ending) = self.carry_out(effect).await? {
-                    self.part().await;
+                    let stream = std::mem::replace(&mut self.stream, Stream::Closed);
+                    stream.part(shutdown.reached(Phase::Stopping)).await;
                     return Ok(ending);
                 }
             }
             let now = self.shared.clock.now();
             let patience = self.session.deadline().map(|deadline| deadline.since(now));
             tokio::select! {
-                ready = self.stream.readable() => {
+                ready = self.stream.readable(), if self.session.wants_input() => {
                     ready?;
-                    self.read()?;
+                    self.read().await?;
                 }
                 () = super::sleep(patience) => self.session.handle(self.shared.clock.now(), Input::Tick),
                 () = shutdown.reached(Phase::Stopping), if !told => {
@@ -91,43 +95,18 @@ impl<S: Spool> Conversation<S> {
     }
 
     /// Reads what is there. The buffer lives no longer than that: an idle session holds none.
-    fn read(&mut self) -> io::Result<()> {
+    async fn read(&mut self) -> io::Result<()> {
         let mut buffer = Vec::with_capacity(READ);
-        let read = match self.stream.try_read_buf(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            read => read?,
-        };
+        let Some(read) = self.stream.read(&mut buffer).await? else { return Ok(()) };
         let input = if read == 0 { Input::Eof } else { Input::Octets(&buffer) };
         self.session.handle(self.shared.clock.now(), input);
         Ok(())
     }
 
-    /// Closes the connection in a way that lets the client hear the last reply: what it still sends is read and dropped for a while.
-    ///
-    /// A socket that is closed with unread octets resets the connection (RFC 1122 §4.2.2.13), and with a reset some systems throw away what
-    /// they have received and not yet read. It is those who talk on, being no clients or not speaking SMTP, who most need that reply.
-    async fn part(&mut self) {
-        if self.stream.shutdown().await.is_err() {
-            // Gone already.
-            return;
-        }
-        let mut dropped = Vec::with_capacity(LINGER_READ);
-        let until_gone = async {
-            while matches!(self.stream.read_buf(&mut dropped).await, Ok(1..)) {
-                dropped.clear();
-            }
-        };
-        tokio::select! {
-            () = until_gone => {}
-            () = tokio::time::sleep(LINGER) => {}
-            () = self.shared.shutdown.reached(Phase::Stopping) => {}
-        }
-    }
-
     /// Returns how the session ended, if it did.
     async fn carry_out(&mut self, effect: Effect) -> io::Result<Option<Ending>> {
         match effect {
-            Effect::Send(octets) => self.send(&octets).await?,
+            Effect::Send(octets) => self.stream.send(&octets, self.entry.settings.command_timeout).await?,
             Effect::Open { announced } => {
                 let opened = self.open(announced);
                 self.session.handle(self.shared.clock.now(), Input::Opened(opened));
@@ -138,6 +117,8 @@ impl<S: Spool> Conversation<S> {
                 self.session.handle(self.shared.clock.now(), Input::Kept(kept));
             }
             Effect::Discard => self.incoming = None,
+            Effect::StartTls => self.secure().await?,
+            Effect::LogIn(credentials) => self.log_in(credentials).await,
             Effect::Refused { reply, what, reverse_path } => {
                 telemetry::refused(self.peer, self.session.client(), &what, reverse_path.as_ref(), &reply);
             }
@@ -156,13 +137,19 @@ impl<S: Spool> Conversation<S> {
         }
     }
 
-    /// A client that does not read its replies is given up like one that does not send.
-    async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
-        let limit = self.shared.session.command_timeout;
-        match tokio::time::timeout(limit, self.stream.write_all(octets)).await {
-            Ok(written) => written,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its replies")),
+    /// Begins TLS, as the client has asked for it.
+    async fn secure(&mut self) -> io::Result<()> {
+        if let Err(error) = secure(&self.shared, self.entry, &mut self.stream).await {
+            telemetry::tls_failed(self.peer, &error.to_string());
+            return Err(error);
         }
+        self.session.handle(self.shared.clock.now(), Input::TlsEstablished);
+        Ok(())
+    }
+
+    async fn log_in(&mut self, credentials: Credentials) {
+        let answer = self.shared.logins.log_in(self.peer, credentials, || self.shared.clock.now()).await;
+        self.session.handle(self.shared.clock.now(), Input::LoggedIn(answer));
     }
 
     fn open(&mut self, announced: u64) -> Result<QueueId, Reply> {
@@ -227,7 +214,13 @@ impl<S: Spool> Conversation<S> {
         let recipients = deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
         let queue: Vec<_> = deliveries.iter().map(|delivery| queued(&message, delivery)).collect();
         self.shared.store.accept(message.clone(), deliveries, draft.content).await.map_err(|error| self.store_reply(error))?;
-        telemetry::accepted(&message, envelope.protocol.as_str(), envelope.helo.as_deref().unwrap_or_default(), recipients);
+        let how = telemetry::Arrival {
+            protocol: envelope.protocol.as_str(),
+            helo: envelope.helo.as_deref().unwrap_or_default(),
+            user: envelope.user.as_deref().unwrap_or_default(),
+            tls: &self.stream.protection(),
+        };
+        telemetry::accepted(&message, &how, recipients);
         self.shared.tell(Event::Add(queue));
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Door {
     pub fn admit(&mut self, peer: IpAddr) -> Result<(), Reply> {
         let peer = peer.to_canonical();
         if self.total >= self.most {
-            return Err(busy(format!("All {} sessions are in use: try again later, or raise the limit `sessions`", self.most)));
+            return Err(self.all_in_use());
         }
         let count = self.per_address.get(&peer).copied().unwrap_or(0);
         if count >= self.most_per_address {
@@ -43,6 +43,33 @@ impl Door {
         Ok(())
     }
 
+    /// Lets in a connection of which only the load balancer is known that passes it on; then [`Door::name`] or [`Door::leave_unnamed`] must be
+    /// called.
+    ///
+    /// # Errors
+    /// As [`Door::admit`].
+    pub fn admit_unnamed(&mut self) -> Result<(), Reply> {
+        if self.total >= self.most {
+            return Err(self.all_in_use());
+        }
+        self.total += 1;
+        Ok(())
+    }
+
+    /// Says whose a connection is that was let in unnamed; from then on it is as if [`Door::admit`] had let it in.
+    ///
+    /// # Errors
+    /// If that address has too many; then the connection still counts, unnamed.
+    pub fn name(&mut self, peer: IpAddr) -> Result<(), Reply> {
+        self.leave_unnamed();
+        self.admit(peer).inspect_err(|_| self.total += 1)
+    }
+
+    /// A connection that was let in unnamed has ended.
+    pub fn leave_unnamed(&mut self) {
+        self.total = self.total.saturating_sub(1);
+    }
+
     /// A connection that was admitted has ended.
     pub fn leave(&mut self, peer: IpAddr) {
         let peer = peer.to_canonical();
@@ -52,6 +79,10 @@ impl Door {
         if *count == 0 {
             self.per_address.remove(&peer);
         }
+    }
+
+    fn all_in_use(&self) -> Reply {
+        busy(format!("All {} sessions are in use: try again later, or raise the limit `sessions`", self.most))
     }
 
     /// How many sessions are open.
@@ -94,6 +125,24 @@ mod tests {
         door.admit(address("10.0.0.1")).expect("room");
         door.leave(address("10.0.0.1"));
         door.leave(address("10.0.0.1"));
+        assert_eq!((door.sessions(), door.per_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_counts_for_its_client_and_not_for_the_balancer() {
+        let mut door = Door::new(&Settings { sessions: 3, sessions_per_address: 1, ..Settings::default() });
+        let (a, b) = (address("10.0.0.1"), address("10.0.0.2"));
+        for client in [a, b] {
+            door.admit_unnamed().expect("room");
+            door.name(client).expect("its first");
+        }
+        door.admit_unnamed().expect("room");
+        door.name(a).expect_err("its second");
+        assert_eq!(door.sessions(), 3);
+        door.admit_unnamed().expect_err("all are in use");
+        door.leave_unnamed();
+        door.leave(a);
+        door.leave(b);
         assert_eq!((door.sessions(), door.per_address.len()), (0, 0));
     }
 

@@ -1,7 +1,8 @@
-//! Who may send what: clients by network, what each may do and how much of it, recipient classes, routes, priorities, admission of
+//! Who may send what: clients by network or login, what each may do and how much of it, recipient classes, routes, priorities, admission of
 //! connections, repair of headers, and what devices do otherwise than they should. Pure.
 
 mod door;
+mod failures;
 mod habit;
 mod policy;
 mod priority;
@@ -9,11 +10,14 @@ mod rates;
 mod repair;
 mod routes;
 mod settings;
+mod users;
 
 pub use door::Door;
+pub use failures::Failures;
 pub use habit::{Count, Habit, HabitSet, Habits};
 pub use policy::{Addressee, Policy};
 pub use rates::{MOST_PER_MINUTE, Rate};
 pub use repair::{Facts, Repair, RepairError};
 pub use routes::RouteSettings;
 pub use settings::{ClientSettings, LineEndings, Overlap, Pattern, Settings, is_public};
+pub use users::{HashError, PasswordHash, UserSettings, Users};

@@ -37,6 +37,8 @@ pub struct ClientSettings {
     pub may_choose_priority: bool,
     /// The route that its mail takes before any other, where it can.
     pub route: Option<RouteName>,
+    /// Whether it may log in without TLS, from one of its networks.
+    pub allow_plaintext_auth: bool,
     /// Whom its MAIL FROM may name; none: anybody. With the null path, the header's From is looked at in its place.
     pub allowed_senders: Option<Vec<Pattern>>,
     /// Whom it may send to; none: anybody for whom there is a route.
@@ -66,6 +68,7 @@ impl ClientSettings {
             priority: Priority::default(),
             may_choose_priority: false,
             route: None,
+            allow_plaintext_auth: false,
             allowed_senders: None,
             allowed_recipients: None,
             required_from_domain: None,

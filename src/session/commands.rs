@@ -8,7 +8,7 @@ use super::{Effect, Ending, Hello, Phase, Session, replies};
 use crate::clock::Timestamp;
 use crate::intake::{Addressee, Habit, Rate};
 use crate::smtp::{
-    AddressError, Command, CommandError, Line, MailParameters, Mailbox, NotOffered, RecipientDsn, Reply, ReversePath, Strays,
+    AddressError, Command, CommandError, Line, MailParameters, Mailbox, Mechanism, NotOffered, RecipientDsn, Reply, ReversePath, Strays,
 };
 
 /// The most characters of a command that go into a log.
@@ -42,6 +42,10 @@ impl Session {
     }
 
     fn command(&mut self, now: Timestamp, command: Command<'_>, line: &[u8]) {
+        // MAIL and DATA have limits of their own; a recipient counts if it brings nothing new.
+        if !matches!(command, Command::Mail { .. } | Command::Rcpt { .. } | Command::Data | Command::Quit) && self.is_one_too_many() {
+            return self.end(replies::too_many_commands(self.settings.commands_without_mail), "too many commands", Ending::TurnedAway);
+        }
         let outcome = match command {
             Command::Helo(name) => return self.hello(&name, false),
             Command::Ehlo(name) => return self.hello(&name, true),
@@ -68,11 +72,19 @@ impl Session {
                 self.say("221 2.0.0 Bye");
                 return self.close(Ending::Quit);
             }
+            Command::StartTls => return self.start_tls(),
+            Command::Auth { mechanism, initial } => return self.auth(mechanism, initial),
             Command::NotOffered(extension) => return self.not_offered(extension, line),
         };
         if let Err(reply) = outcome {
             self.refuse(reply, shown(line));
         }
+    }
+
+    /// Counts a command that brings no mail on its way; whether there are more of them than may be.
+    fn is_one_too_many(&mut self) -> bool {
+        self.commands_without_mail += 1;
+        self.commands_without_mail > self.settings.commands_without_mail
     }
 
     fn hello(&mut self, name: &str, extended: bool) {
@@ -94,10 +106,13 @@ impl Session {
     /// What EHLO tells this client of.
     fn offers(&self) -> Vec<String> {
         let size = format!("SIZE {}", self.message_size());
-        let all = [size.as_str(), "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "HELP"];
+        let starttls = (self.settings.entrance.has_starttls() && !self.is_secured).then_some("STARTTLS");
+        let auth = self.offers_auth().then(|| format!("AUTH {}", Mechanism::ALL));
+        let always = [size.as_str(), "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN"];
+        let all = always.into_iter().chain(starttls).chain(auth.as_deref()).chain(["HELP"]);
         let keyword = |offer: &str| offer.split(' ').next().unwrap_or_default().to_owned();
         let is_told = |offer: &&str| self.client.as_ref().is_none_or(|client| client.is_told_of(&keyword(offer)));
-        all.into_iter().filter(is_told).map(str::to_owned).collect()
+        all.filter(is_told).map(str::to_owned).collect()
     }
 
     fn note_strays(&mut self, strays: Strays) {
@@ -113,6 +128,7 @@ impl Session {
         if self.hello.is_none() {
             return Err(replies::hello_first());
         }
+        self.may_send()?;
         if self.transaction.is_some() {
             return Err(replies::nested_mail());
         }
@@ -140,13 +156,14 @@ impl Session {
         if let (Err(refusal), Some(transaction)) = (&recipient, &mut self.transaction) {
             transaction.had_deferred |= refusal.is_transient();
         }
-        match (recipient?, &mut self.transaction) {
-            (Some(recipient), Some(transaction)) => {
-                let limit = self.client.as_ref().and_then(|client| self.policy.largest(&client.name, recipient.class));
-                transaction.add(recipient, limit.unwrap_or_default());
-                self.say("250 2.1.5 Recipient accepted");
-            }
-            _ => self.say("250 2.1.5 Recipient accepted already"),
+        if let (Some(recipient), Some(transaction)) = (recipient?, &mut self.transaction) {
+            let limit = self.client.as_ref().and_then(|client| self.policy.largest(&client.name, recipient.class));
+            transaction.add(recipient, limit.unwrap_or_default());
+            self.say("250 2.1.5 Recipient accepted");
+        } else if self.is_one_too_many() {
+            return Err(replies::too_many_commands(self.settings.commands_without_mail));
+        } else {
+            self.say("250 2.1.5 Recipient accepted already");
         }
         Ok(())
     }
@@ -161,7 +178,7 @@ impl Session {
         if transaction.has(&mailbox) {
             return Ok(None);
         }
-        let client = self.client.as_ref().ok_or_else(|| replies::not_served(self.peer))?;
+        let client = self.client.as_ref().ok_or_else(|| replies::login_first(self.peer))?;
         let class = self.policy.recipient(&client.name, &mailbox, transaction.parameters.size)?;
         self.policy.addressee(client, &mailbox)?;
         if transaction.recipients.len() >= self.settings.recipients {
@@ -211,14 +228,9 @@ impl Session {
     fn not_offered(&mut self, extension: NotOffered, line: &[u8]) {
         let reply = replies::not_offered(extension);
         match extension {
-            NotOffered::Auth => {
-                self.secrets_may_follow = true;
-                self.note(Habit::AuthNotOffered);
-                self.refuse(reply, "AUTH");
-            }
             // The chunk is on its way; what a stranger wrote into it must not be taken for commands.
             NotOffered::Bdat => self.end(reply, shown(line), Ending::TurnedAway),
-            NotOffered::Expn | NotOffered::StartTls => self.refuse(reply, shown(line)),
+            NotOffered::Expn => self.refuse(reply, shown(line)),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::intake::{Addressee, Facts, Habit};
 use crate::mail::{ClientName, QueueId};
-use crate::smtp::{Mailbox, MessageDsn, Reply, ReversePath};
+use crate::smtp::{Credentials, Mailbox, MessageDsn, Reply, ReversePath};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,19 @@ pub enum Input<'a> {
     Opened(Result<QueueId, Reply>),
     /// The answer to [`Effect::Keep`]: the message is durable; or the refusal for the client, and then nothing of it is kept.
     Kept(Result<(), Reply>),
+    /// The answer to [`Effect::StartTls`]: from here on octets come out of TLS. A handshake that fails has no answer, it ends the connection.
+    TlsEstablished,
+    /// The answer to [`Effect::LogIn`]: the client as which the user sends, or the refusal.
+    LoggedIn(Result<ClientName, LoginRefusal>),
+}
+
+/// Why a login was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginRefusal {
+    /// What the client is told; 421 ends the session.
+    pub reply: Reply,
+    /// How long it waits for that.
+    pub after: Duration,
 }
 
 /// What is to be done about it, in this order.
@@ -42,6 +56,11 @@ pub enum Effect {
     Keep(Envelope),
     /// Drop the message that was opened last. Never follows a [`Effect::Keep`] of the same message.
     Discard,
+    /// Begin TLS on this connection, after what was sent before; answer with [`Input::TlsEstablished`]. What has come and was not handed in
+    /// belongs to the handshake; nothing that came before it is believed afterwards (RFC 3207 §4.2).
+    StartTls,
+    /// Find out whose credentials these are; answer with [`Input::LoggedIn`].
+    LogIn(Credentials),
     /// Something was refused; for the log. The reply itself is in a [`Effect::Send`].
     Refused {
         /// What the client is told.
@@ -97,9 +116,20 @@ impl fmt::Display for Ending {
     }
 }
 
-/// How a message came, as the `with` of its Received field names it (RFC 5321 §4.4, RFC 6531 §4.3).
+/// How a message came, as the `with` of its Received field names it (RFC 5321 §4.4, RFC 3848, RFC 6531 §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub struct Protocol {
+    /// The greeting and what came of it.
+    pub dialect: Dialect,
+    /// Under TLS.
+    pub tls: bool,
+    /// From a user who logged in.
+    pub login: bool,
+}
+
+/// The kinds of SMTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
     /// After HELO.
     Smtp,
     /// After EHLO.
@@ -109,12 +139,18 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As in Received.
+    /// As in Received. After HELO there is one word only: no other is registered.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Smtp => "SMTP",
-            Self::Esmtp => "ESMTP",
-            Self::Utf8Smtp => "UTF8SMTP",
+        match (self.dialect, self.tls, self.login) {
+            (Dialect::Smtp, ..) => "SMTP",
+            (Dialect::Esmtp, false, false) => "ESMTP",
+            (Dialect::Esmtp, false, true) => "ESMTPA",
+            (Dialect::Esmtp, true, false) => "ESMTPS",
+            (Dialect::Esmtp, true, true) => "ESMTPSA",
+            (Dialect::Utf8Smtp, false, false) => "UTF8SMTP",
+            (Dialect::Utf8Smtp, false, true) => "UTF8SMTPA",
+            (Dialect::Utf8Smtp, true, false) => "UTF8SMTPS",
+            (Dialect::Utf8Smtp, true, true) => "UTF8SMTPSA",
         }
     }
 }
@@ -132,6 +168,8 @@ pub struct Envelope {
     pub client: ClientName,
     /// From where.
     pub peer: IpAddr,
+    /// The user who logged in, if one did.
+    pub user: Option<String>,
     /// The name that the client gave itself, if any: letters, digits and `-._:[]`, at most 255; what else was in it is a `?`.
     pub helo: Option<String>,
     /// How it came.

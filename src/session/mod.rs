@@ -1,15 +1,17 @@
 //! The receiving side of SMTP as a state machine (RFC 5321 §3 and §4): octets in, effects out. Pure: no sockets, no clock, no store.
 //!
 //! [`Session::handle`] takes what happened and the time; then [`Session::next_effect`] is drained until it is `None`; [`Session::deadline`]
-//! says when to come back with [`Input::Tick`] if nothing else happens. Two effects are questions, [`Effect::Open`] and [`Effect::Keep`]:
-//! until the answer is handed in, the session keeps what else comes (`wants_input` is false: read no more, so that it is one read's worth
-//! at most) and no deadline runs. The replies to pipelined commands (RFC 2920) are gathered into one write.
+//! says when to come back with [`Input::Tick`] if nothing else happens. Four effects are questions, [`Effect::Open`], [`Effect::Keep`],
+//! [`Effect::StartTls`] and [`Effect::LogIn`]: until the answer is handed in, the session keeps what else comes (`wants_input` is false: read
+//! no more, so that it is one read's worth at most) and no deadline runs. The replies to pipelined commands (RFC 2920) are gathered into one
+//! write.
 //!
 //! Invariants:
 //! * `250` to the end of data is said only after `Kept(Ok)`; `354` only after `Opened(Ok)`.
 //! * Each `Open` that was answered with `Ok` is followed by exactly one of `Keep` and `Discard`, and `Content` comes in between only.
 //! * No reply and no effect depends on how the input was cut into pieces.
-//! * What a peer that is no client says is never looked at.
+//! * What a peer that is no client says is never looked at, unless the listener lets it log in; before it has, it can send no mail.
+//! * Nothing that came before a TLS handshake is believed after it, neither octets nor what they meant.
 //!
 //! A device that sends one octet a second is served as long as it moves: each octet of content begins the wait anew, and each octet of a
 //! command lengthens it by a second. Known limits: so a client that sends content slowly but steadily holds its session for as long as it
@@ -17,13 +19,15 @@
 
 mod commands;
 mod effect;
+mod login;
 mod reception;
 mod replies;
+mod secure;
 mod settings;
 mod transaction;
 
-pub use effect::{Effect, Ending, Envelope, Input, Protocol, Underway};
-pub use settings::Settings;
+pub use effect::{Dialect, Effect, Ending, Envelope, Input, LoginRefusal, Protocol, Underway};
+pub use settings::{Auth, Entrance, Settings, Tls};
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -36,7 +40,7 @@ use bytes::{Buf, BytesMut};
 use crate::clock::Timestamp;
 use crate::intake::{ClientSettings, Habit, HabitSet, LineEndings, Policy};
 use crate::mail::{Class, ClientName, QueueId};
-use crate::smtp::{LineSplitter, MailParameters, Reply};
+use crate::smtp::{Exchange, LineSplitter, MailParameters, Reply};
 use reception::{Progress, Reception};
 use transaction::Transaction;
 
@@ -68,12 +72,20 @@ pub struct Session {
     effects: VecDeque<Effect>,
     transactions: usize,
     errors: usize,
+    /// See [`Settings::commands_without_mail`].
+    commands_without_mail: usize,
     eof: bool,
     shutting_down: bool,
     /// AUTH was tried: what comes next may be a password, though nobody asked for it.
     secrets_may_follow: bool,
     /// What was told of the client since its last message.
     habits: HabitSet,
+    /// TLS is on.
+    is_secured: bool,
+    /// Who has logged in.
+    user: Option<String>,
+    /// Until when a peer that is no client by its address must have logged in.
+    login_deadline: Option<Timestamp>,
 }
 
 /// What comes next.
@@ -87,6 +99,16 @@ enum Phase {
     Content(Box<Reception>),
     /// The answer to `Keep`.
     Keeping(QueueId),
+    /// `StartTls`, as soon as everything else is drained.
+    StartingTls,
+    /// The answer to `StartTls`.
+    Securing,
+    /// A line that answers a challenge.
+    Responding(Exchange),
+    /// The answer to `LogIn`, for this user.
+    LoggingIn(String),
+    /// The time to refuse a login.
+    Delaying(Reply, Timestamp),
     /// `Close`, as soon as everything else is drained.
     Ending(Ending),
     /// Nothing.
@@ -101,27 +123,28 @@ struct Hello {
 }
 
 impl Hello {
-    fn protocol(&self, smtputf8: bool) -> Protocol {
+    fn dialect(&self, smtputf8: bool) -> Dialect {
         match self.extended {
-            _ if smtputf8 => Protocol::Utf8Smtp,
-            true => Protocol::Esmtp,
-            false => Protocol::Smtp,
+            _ if smtputf8 => Dialect::Utf8Smtp,
+            true => Dialect::Esmtp,
+            false => Dialect::Smtp,
         }
     }
 }
 
 impl Session {
-    /// A connection that was just made; its greeting is the first effect. A peer that is no client is told so and closed.
+    /// A connection that was just made, with TLS if the listener begins with it; its greeting is the first effect. A peer that is no client, and
+    /// cannot become one by logging in, is told so and closed.
     pub fn new(settings: Arc<Settings>, policy: Arc<Policy>, peer: IpAddr, now: Timestamp) -> Self {
         let peer = peer.to_canonical();
-        let client = policy.client(peer).cloned();
         let mut session = Self {
+            is_secured: settings.entrance.tls == Tls::Implicit,
             lines: LineSplitter::new(settings.command_line),
             begun: 0,
             settings,
             policy,
             peer,
-            client,
+            client: None,
             phase: Phase::Command,
             hello: None,
             transaction: None,
@@ -131,18 +154,28 @@ impl Session {
             effects: VecDeque::new(),
             transactions: 0,
             errors: 0,
+            commands_without_mail: 0,
             eof: false,
             shutting_down: false,
             secrets_may_follow: false,
             habits: HabitSet::default(),
+            user: None,
+            login_deadline: None,
         };
-        if session.client.is_some() {
-            // Writing to a Vec cannot fail.
-            let _ = write!(session.replies, "220 {} ESMTP hve-relay ready\r\n", session.settings.hostname);
-        } else {
-            session.end(replies::not_served(peer), "connection", Ending::NotServed);
+        session.client = session.client_by_address();
+        if session.client.is_none() && session.settings.entrance.auth == Auth::None {
+            session.end(replies::not_served(peer, session.policy.client(peer).map(|client| &client.name)), "connection", Ending::NotServed);
+            return session;
         }
+        session.login_deadline = session.client.is_none().then(|| now + session.settings.login_timeout);
+        // Writing to a Vec cannot fail.
+        let _ = write!(session.replies, "220 {} ESMTP hve-relay ready\r\n", session.settings.hostname);
         session
+    }
+
+    /// The client that the peer is by its address, if that one is served here.
+    fn client_by_address(&self) -> Option<Arc<ClientSettings>> {
+        self.policy.client(self.peer).filter(|client| self.settings.entrance.serves(&client.name)).cloned()
     }
 
     /// Takes what happened at the time `now`.
@@ -165,6 +198,8 @@ impl Session {
             Input::Shutdown => self.shutting_down = true,
             Input::Opened(answer) => self.opened(now, answer),
             Input::Kept(answer) => self.kept(now, answer),
+            Input::TlsEstablished => self.tls_established(now),
+            Input::LoggedIn(answer) => self.logged_in(now, answer),
         }
         if !self.unread.is_empty() && !self.is_awaiting() {
             let mut unread = std::mem::take(&mut self.unread);
@@ -172,7 +207,7 @@ impl Session {
             unread.advance(read);
             self.unread = unread;
         }
-        if self.shutting_down && matches!(self.phase, Phase::Command) {
+        if self.shutting_down && matches!(self.phase, Phase::Command | Phase::Responding(_) | Phase::Delaying(..)) {
             self.end(replies::shutting_down(), "shutdown", Ending::Shutdown);
         }
         if self.eof {
@@ -182,6 +217,9 @@ impl Session {
                     if self.hello.is_some() {
                         self.note(Habit::NoQuit);
                     }
+                    self.close(Ending::Gone);
+                }
+                Phase::Responding(_) | Phase::Delaying(..) | Phase::StartingTls | Phase::Securing => {
                     self.close(Ending::Gone);
                 }
                 Phase::Content(_) => self.close(Ending::GoneInContent),
@@ -199,20 +237,28 @@ impl Session {
         if !self.replies.is_empty() && !matches!(self.phase, Phase::Opening) {
             return Some(Effect::Send(std::mem::take(&mut self.replies)));
         }
-        if let Phase::Ending(ending) = self.phase {
-            self.phase = Phase::Closed;
-            return Some(Effect::Close(ending));
+        match self.phase {
+            Phase::Ending(ending) => {
+                self.phase = Phase::Closed;
+                Some(Effect::Close(ending))
+            }
+            Phase::StartingTls => {
+                self.phase = Phase::Securing;
+                Some(Effect::StartTls)
+            }
+            _ => None,
         }
-        None
     }
 
     /// When [`Input::Tick`] is due; none while an answer is awaited and after the end.
     pub fn deadline(&self) -> Option<Timestamp> {
-        match self.phase {
-            Phase::Command => {
+        match &self.phase {
+            Phase::Command | Phase::Responding(_) => {
                 let slowly = OCTET * u32::try_from(self.begun.min(self.settings.command_line)).unwrap_or(u32::MAX);
-                Some(self.waiting_since + self.settings.command_timeout + slowly)
+                let for_a_command = self.waiting_since + self.settings.command_timeout + slowly;
+                Some(self.login_deadline.map_or(for_a_command, |for_a_login| for_a_login.min(for_a_command)))
             }
+            Phase::Delaying(_, until) => Some(*until),
             Phase::Content(_) => Some(self.waiting_since + self.settings.data_timeout),
             _ => None,
         }
@@ -220,12 +266,17 @@ impl Session {
 
     /// Whether octets may be handed in; if not, leave them where they are until an answer has been handed in.
     pub fn wants_input(&self) -> bool {
-        !self.eof && matches!(self.phase, Phase::Command | Phase::Content(_))
+        !self.eof && matches!(self.phase, Phase::Command | Phase::Content(_) | Phase::Responding(_))
     }
 
-    /// Whose connection it is; `None` if nobody's.
+    /// Whose connection it is; `None` if nobody's, or nobody's yet.
     pub fn client(&self) -> Option<&ClientName> {
         self.client.as_ref().map(|client| &client.name)
+    }
+
+    /// Who has logged in, if anybody.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
     }
 
     /// Where it comes from; an IPv4 address in IPv6 clothes has been undressed.
@@ -239,7 +290,7 @@ impl Session {
     }
 
     fn is_awaiting(&self) -> bool {
-        matches!(self.phase, Phase::Opening | Phase::Keeping(_))
+        matches!(self.phase, Phase::Opening | Phase::Keeping(_) | Phase::LoggingIn(_) | Phase::Delaying(..))
     }
 
     /// Reads as far as possible; returns how many octets have been used up.
@@ -249,11 +300,17 @@ impl Session {
         let mut rest = input;
         while !rest.is_empty() {
             match &mut self.phase {
-                Phase::Command if self.shutting_down => break,
+                Phase::Command | Phase::Responding(_) if self.shutting_down => break,
+                Phase::Responding(_) => {
+                    if let Some(line) = lines.next(&mut rest) {
+                        self.waiting_since = now;
+                        self.response(line);
+                    }
+                }
                 Phase::Command => {
                     if rest[0] == TLS_HANDSHAKE && lines.is_at_line_start() {
                         self.note(Habit::TlsOnPlainPort);
-                        self.end(replies::tls_on_plain_port(), "a TLS handshake", Ending::TurnedAway);
+                        self.end(replies::tls_on_plain_port(self.settings.entrance.has_starttls()), "a TLS handshake", Ending::TurnedAway);
                         continue;
                     }
                     let before = rest.len();
@@ -282,7 +339,8 @@ impl Session {
                         self.end_of_data(progress);
                     }
                 }
-                Phase::Opening | Phase::Keeping(_) => break,
+                Phase::Opening | Phase::Keeping(_) | Phase::LoggingIn(_) | Phase::Delaying(..) => break,
+                Phase::StartingTls | Phase::Securing => self.octets_before_tls(),
                 // What comes after the last reply means nothing.
                 Phase::Ending(_) | Phase::Closed => rest = &[],
             }
@@ -334,12 +392,16 @@ impl Session {
         }
     }
 
+    fn protocol(&self, hello: &Hello, smtputf8: bool) -> Protocol {
+        Protocol { dialect: hello.dialect(smtputf8), tls: self.is_secured, login: self.user.is_some() }
+    }
+
     /// The transaction that is under way; complete once [`Effect::Open`] has come.
     pub fn underway(&self) -> Option<Underway<'_>> {
         let (hello, transaction) = (self.hello.as_ref()?, self.transaction.as_ref()?);
         Some(Underway {
             helo: hello.name.as_deref(),
-            protocol: hello.protocol(transaction.parameters.smtputf8),
+            protocol: self.protocol(hello, transaction.parameters.smtputf8),
             reverse_path: &transaction.reverse_path,
             only_recipient: match &transaction.recipients[..] {
                 [only] => Some(&only.address),
@@ -350,13 +412,16 @@ impl Session {
 
     /// What the commands have said; all of it is there in a session that has come to its end of data.
     fn envelope(&mut self) -> Option<Envelope> {
-        let (client, hello, transaction) = (self.client.as_ref()?, self.hello.as_ref()?, self.transaction.as_mut()?);
-        let MailParameters { eight_bit, smtputf8, dsn, .. } = transaction.parameters.clone();
+        let (client, hello) = (self.client.as_ref()?, self.hello.as_ref()?);
+        let MailParameters { eight_bit, smtputf8, dsn, .. } = self.transaction.as_ref()?.parameters.clone();
+        let protocol = self.protocol(hello, smtputf8);
+        let transaction = self.transaction.as_mut()?;
         Some(Envelope {
             client: client.name.clone(),
             peer: self.peer,
+            user: self.user.clone(),
             helo: hello.name.clone(),
-            protocol: hello.protocol(smtputf8),
+            protocol,
             reverse_path: transaction.reverse_path.clone(),
             recipients: std::mem::take(&mut transaction.recipients),
             smtputf8,
@@ -372,6 +437,7 @@ impl Session {
         self.phase = Phase::Command;
         match answer {
             Ok(()) => {
+                self.commands_without_mail = 0;
                 let _ = write!(self.replies, "250 2.0.0 Ok: queued as {id}\r\n");
             }
             Err(reply) => self.refuse(reply, "end of data"),
@@ -393,9 +459,9 @@ impl Session {
         self.client.as_ref().is_some_and(|client| client.line_endings == LineEndings::Refuse)
     }
 
-    /// Tells a habit of the client's, once for each message.
+    /// Tells a habit of the client's, once for each message. Strangers have none.
     fn note(&mut self, habit: Habit) {
-        if self.habits.insert(habit) {
+        if self.client.is_some() && self.habits.insert(habit) {
             self.effects.push_back(Effect::Noticed(habit));
         }
     }
@@ -407,6 +473,10 @@ impl Session {
         let (reply, what) = match &self.phase {
             Phase::Content(reception) => {
                 (replies::content_timed_out(self.settings.data_timeout, reception.has_lone_dot()), "silence in content")
+            }
+            Phase::Delaying(..) => return self.refuse_login(now),
+            _ if self.login_deadline.is_some_and(|deadline| now >= deadline) => {
+                (replies::login_timed_out(self.settings.login_timeout), "no login")
             }
             _ => (replies::command_timed_out(self.settings.command_timeout), "silence"),
         };

@@ -7,7 +7,8 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::smtp::{AddressError, CommandError, EnhancedStatus, NotOffered, Reply};
+use crate::mail::ClientName;
+use crate::smtp::{AddressError, CommandError, EnhancedStatus, Mechanism, NotOffered, Reply};
 use crate::units::{ByteSize, format_duration};
 
 fn reply(code: u16, status: (u8, u16, u16), text: impl AsRef<str>) -> Reply {
@@ -15,8 +16,27 @@ fn reply(code: u16, status: (u8, u16, u16), text: impl AsRef<str>) -> Reply {
     Reply::new(code, EnhancedStatus::new(class, subject, detail), text)
 }
 
-pub(super) fn not_served(peer: IpAddr) -> Reply {
-    reply(554, (5, 7, 1), format!("{peer} is not a client of this relay: add its network to a [[client]] in the relay's configuration"))
+pub(super) fn not_served(peer: IpAddr, client: Option<&ClientName>) -> Reply {
+    match client {
+        None => reply(
+            554,
+            (5, 7, 1),
+            format!("{peer} is not a client of this relay: add its network to a [[client]] in the relay's configuration"),
+        ),
+        Some(client) => client_not_served_here(client),
+    }
+}
+
+pub(super) fn client_not_served_here(client: &ClientName) -> Reply {
+    reply(554, (5, 7, 1), format!("The client {client} is not served on this port: use another, or add it to the listener's \"clients\""))
+}
+
+pub(super) fn too_many_commands(limit: usize) -> Reply {
+    reply(421, (4, 7, 0), format!("{limit} commands came in a row and no message: connect again when there is one"))
+}
+
+pub(super) fn login_timed_out(after: Duration) -> Reply {
+    reply(421, (4, 7, 0), format!("Nobody logged in within {}: connect again", format_duration(after)))
 }
 
 pub(super) fn shutting_down() -> Reply {
@@ -58,8 +78,73 @@ pub(super) fn bare_line_ends() -> Reply {
 
 const BARE: &str = "have the device write CR LF, or set line_endings = \"normalize\" for this client";
 
-pub(super) fn tls_on_plain_port() -> Reply {
-    reply(500, (5, 5, 1), "This port does not begin with TLS: set the device to plain SMTP, encryption off")
+pub(super) fn tls_on_plain_port(has_starttls: bool) -> Reply {
+    let text = if has_starttls {
+        "This port does not begin with TLS: set the device to STARTTLS, not to SSL/TLS"
+    } else {
+        "This port does not begin with TLS: set the device to plain SMTP, encryption off"
+    };
+    reply(500, (5, 5, 1), text)
+}
+
+pub(super) fn tls_not_offered() -> Reply {
+    reply(502, (5, 5, 1), "TLS is not offered on this port: turn encryption off in the device's settings")
+}
+
+pub(super) fn tls_is_on() -> Reply {
+    reply(503, (5, 5, 1), "TLS is on already")
+}
+
+pub(super) fn tls_first() -> Reply {
+    reply(530, (5, 7, 0), "Say STARTTLS first: turn encryption on in the device's settings")
+}
+
+pub(super) fn octets_before_tls() -> Reply {
+    reply(503, (5, 5, 1), "Something came behind STARTTLS before the TLS handshake: wait for the reply to STARTTLS")
+}
+
+pub(super) fn auth_not_offered() -> Reply {
+    let text = "No login is needed, the relay knows its clients by their network: turn SMTP authentication off in the device's settings";
+    reply(502, (5, 5, 1), text)
+}
+
+pub(super) fn auth_needs_tls(has_starttls: bool) -> Reply {
+    let how = if has_starttls { "turn STARTTLS on in the device's settings" } else { "use a port with TLS" };
+    // RFC 4954 §6
+    reply(538, (5, 7, 11), format!("Passwords are taken over TLS only: {how}"))
+}
+
+pub(super) fn auth_within_a_message() -> Reply {
+    reply(503, (5, 5, 1), "A message is begun: log in before MAIL FROM, or drop it with RSET")
+}
+
+pub(super) fn logged_in_already() -> Reply {
+    reply(503, (5, 5, 1), "You are logged in already: connect again to log in as somebody else")
+}
+
+pub(super) fn unknown_mechanism() -> Reply {
+    reply(504, (5, 5, 4), format!("The mechanisms are {}: choose one of them in the device's settings", Mechanism::ALL))
+}
+
+pub(super) fn response_too_long() -> Reply {
+    // RFC 4954 §4
+    reply(500, (5, 5, 6), "This line is too long for a user name or a password")
+}
+
+pub(super) fn login_cancelled() -> Reply {
+    reply(501, (5, 7, 0), "Login cancelled")
+}
+
+pub(super) fn not_a_response() -> Reply {
+    reply(501, (5, 5, 2), "This is no answer to AUTH: user name and password in base64, as RFC 4954 has it")
+}
+
+pub(super) fn login_first(peer: IpAddr) -> Reply {
+    reply(
+        530,
+        (5, 7, 0),
+        format!("Log in first: turn SMTP authentication on in the device's settings, or add {peer} to a [[client]] of this port"),
+    )
 }
 
 pub(super) fn command_error(error: CommandError<'_>) -> Reply {
@@ -99,10 +184,6 @@ fn form(parameter: &str) -> &'static str {
 pub(super) fn not_offered(command: NotOffered) -> Reply {
     let text = match command {
         NotOffered::Expn => "Lists are not expanded here",
-        NotOffered::StartTls => "TLS is not offered on this port: turn encryption off in the device's settings",
-        NotOffered::Auth => {
-            "No login is needed, the relay knows its clients by their network: turn SMTP authentication off in the device's settings"
-        }
         NotOffered::Bdat => "CHUNKING is not offered: use DATA",
     };
     reply(502, (5, 5, 1), text)
@@ -168,8 +249,7 @@ pub(super) fn help() -> Reply {
         214,
         (2, 0, 0),
         "hve-relay takes mail from its clients and sends it through Microsoft 365 High Volume Email.\n\
-         Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\n\
-         No login, no TLS: clients are known by their network.\n\
+         Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT; STARTTLS and AUTH where EHLO offers them.\n\
          A message: EHLO name, MAIL FROM:<sender>, RCPT TO:<recipient>, DATA, the content, a line with only a dot.",
     )
 }

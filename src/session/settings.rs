@@ -1,8 +1,10 @@
-//! The limits of a session.
+//! What a session keeps to: its limits, and what the listener that it came in by offers.
 
 use std::time::Duration;
 
-/// What every session keeps to, whoever the client is.
+use crate::mail::ClientName;
+
+/// What every session of a listener keeps to, whoever the client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The name in the greeting, in the EHLO reply and in Received.
@@ -19,10 +21,68 @@ pub struct Settings {
     pub header_size: usize,
     /// Replies 4yz and 5yz in one session; then 421, so that a client gone mad is let go.
     pub errors: usize,
+    /// Commands that bring no mail on its way (NOOP, RSET, a greeting, a recipient that is there already, …) since the last message of the
+    /// session; then 421.
+    pub commands_without_mail: usize,
     /// How long to wait for a command (RFC 5321 §4.5.3.2.7: at least five minutes).
     pub command_timeout: Duration,
     /// How long to wait for the next octets of content (RFC 5321 §4.5.3.2.5: three minutes).
     pub data_timeout: Duration,
+    /// How long a TLS handshake may take, and a PROXY header to come.
+    pub handshake_timeout: Duration,
+    /// How long a peer that is no client by its address may take to log in.
+    pub login_timeout: Duration,
+    /// What the listener offers.
+    pub entrance: Entrance,
+}
+
+/// What a listener offers, and whom it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entrance {
+    /// When TLS begins.
+    pub tls: Tls,
+    /// Who may or must log in.
+    pub auth: Auth,
+    /// The clients that are served here; none: all.
+    pub clients: Option<Vec<ClientName>>,
+}
+
+/// When TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tls {
+    /// Never.
+    #[default]
+    None,
+    /// When the client says STARTTLS, if it does (RFC 3207).
+    StartTls,
+    /// When the client says STARTTLS; before, it may send no mail.
+    StartTlsRequired,
+    /// With the connection (RFC 8314 §3).
+    Implicit,
+}
+
+/// Who may or must log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Auth {
+    /// Nobody can.
+    #[default]
+    None,
+    /// Everybody can; whoever is no client by its address must.
+    Offered,
+    /// Everybody must.
+    Required,
+}
+
+impl Entrance {
+    /// Whether STARTTLS is offered.
+    pub fn has_starttls(&self) -> bool {
+        matches!(self.tls, Tls::StartTls | Tls::StartTlsRequired)
+    }
+
+    /// Whether a client is served here.
+    pub fn serves(&self, client: &ClientName) -> bool {
+        self.clients.as_ref().is_none_or(|clients| clients.contains(client))
+    }
 }
 
 impl Default for Settings {
@@ -35,8 +95,12 @@ impl Default for Settings {
             command_line: 4_096,
             header_size: 256 << 10,
             errors: 50,
+            commands_without_mail: 1_000,
             command_timeout: Duration::from_secs(300),
             data_timeout: Duration::from_secs(180),
+            handshake_timeout: Duration::from_secs(30),
+            login_timeout: Duration::from_secs(60),
+            entrance: Entrance::default(),
         }
     }
 }

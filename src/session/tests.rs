@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use std::time::Duration;
+
 use super::*;
 use crate::intake;
 use crate::mail::{Class, RouteName};
@@ -15,18 +17,24 @@ fn settings() -> Settings {
     Settings { hostname: "relay.example".to_owned(), message_size: 200, header_size: 100, recipients: 3, ..Settings::default() }
 }
 
+/// Whoever comes may say STARTTLS and log in.
+fn with_everything() -> Settings {
+    Settings { entrance: Entrance { tls: Tls::StartTls, auth: Auth::Offered, clients: None }, ..settings() }
+}
+
 fn session(settings: Settings, peer: &str) -> Session {
-    let client = intake::ClientSettings::new(ClientName::new("devices"), vec!["10.0.0.0/8".parse().expect("a network")]);
+    let mut client = intake::ClientSettings::new(ClientName::new("devices"), vec!["10.0.0.0/8".parse().expect("a network")]);
+    client.allow_plaintext_auth = true;
     let policy = Policy::new(intake::Settings {
         accepted_domains: vec!["contoso.com".to_owned()],
-        clients: vec![client],
+        clients: vec![client, intake::ClientSettings::new(ClientName::new("erp"), Vec::new())],
         routes: vec![intake::RouteSettings::new(RouteName::new("hve"), vec![Class::Internal])],
         ..intake::Settings::default()
     });
     Session::new(Arc::new(settings), Arc::new(policy), peer.parse().expect("an address"), START)
 }
 
-/// A session with a store that always has room, and all that the session did.
+/// A session with a store that always has room, where the user `in` may log in and a TLS handshake never ends; and all that the session did.
 struct Played {
     session: Session,
     /// Everything but `Send`; pieces of content joined.
@@ -56,6 +64,11 @@ impl Played {
             let answer = match effect {
                 Effect::Open { .. } => Some(Input::Opened(Ok(QueueId::from_number(self.next_id).expect("positive")))),
                 Effect::Keep(_) => Some(Input::Kept(Ok(()))),
+                Effect::LogIn(ref credentials) if credentials.user == "in" => Some(Input::LoggedIn(Ok(ClientName::new("devices")))),
+                Effect::LogIn(_) => {
+                    let reply = Reply::new(535, EnhancedStatus::new(5, 7, 8), "no");
+                    Some(Input::LoggedIn(Err(LoginRefusal { reply, after: Duration::ZERO })))
+                }
                 _ => None,
             };
             match (effect, self.effects.last_mut()) {
@@ -69,6 +82,9 @@ impl Played {
             if let Some(answer) = answer {
                 self.next_id += 1;
                 self.session.handle(self.now, answer);
+                if matches!(self.session.phase, Phase::Delaying(..)) {
+                    self.session.handle(self.now, Input::Tick);
+                }
             }
         }
     }
@@ -82,7 +98,7 @@ impl Played {
                 Effect::Content(_) => assert!(is_open, "content of no message"),
                 Effect::Keep(_) | Effect::Discard => assert!(std::mem::replace(&mut is_open, false), "ended twice"),
                 Effect::Close(_) => assert!(!is_open, "left open"),
-                Effect::Send(_) | Effect::Refused { .. } | Effect::Noticed(_) => {}
+                Effect::Send(_) | Effect::Refused { .. } | Effect::Noticed(_) | Effect::StartTls | Effect::LogIn(_) => {}
             }
         }
         let kept = self.effects.iter().filter(|effect| matches!(effect, Effect::Keep(_))).count();
@@ -113,6 +129,12 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
         "text",
         "0123456789012345678901234567890123456789\r\n",
         "AUTH LOGIN\r\n",
+        "aW4=\r\n",
+        "AUTH PLAIN AGluAHg=\r\n",
+        "AUTH PLAIN AG91dAB4\r\n",
+        "AUTH PLAIN\r\n",
+        "*\r\n",
+        "STARTTLS\r\n",
     ]);
     let pieces = prop_oneof![
         8 => words.prop_map(|word| word.as_bytes().to_vec()),
@@ -129,7 +151,7 @@ proptest! {
     #[test]
     fn whatever_a_client_sends_is_answered_the_same_wherever_it_is_cut(wire in wire(), cut in any::<prop::sample::Index>()) {
         let cut = cut.index(wire.len() + 1);
-        let (mut whole, mut halves, mut octets) = (Played::new(settings()), Played::new(settings()), Played::new(settings()));
+        let [mut whole, mut halves, mut octets] = [(); 3].map(|()| Played::new(with_everything()));
         whole.handle(Input::Octets(&wire));
         halves.handle(Input::Octets(&wire[..cut]));
         halves.handle(Input::Octets(&wire[cut..]));
@@ -199,7 +221,7 @@ fn waits_for_each_answer_and_keeps_what_comes_meanwhile() {
     session.handle(START, Input::Opened(Ok(QueueId::from_number(1).expect("positive"))));
     let effects = drain(&mut session);
     assert_eq!(effects[0], Effect::Content(b"hi\r\n".to_vec()));
-    assert!(matches!(&effects[1], Effect::Keep(envelope) if envelope.protocol == Protocol::Smtp), "{effects:?}");
+    assert!(matches!(&effects[1], Effect::Keep(envelope) if envelope.protocol.as_str() == "SMTP"), "{effects:?}");
     assert!(matches!(&effects[2], Effect::Send(octets) if octets.ends_with(b"only a dot\r\n")), "{effects:?}");
     assert!(!session.wants_input());
 
@@ -239,6 +261,78 @@ fn passwords_that_nobody_asked_for_are_not_logged() {
     let log = format!("{:?}", played.effects);
     assert!(!log.contains("AHNj") && !log.contains("aHVu") && !log.contains("hunter2"), "{log}");
     assert_eq!(played.effects.iter().filter(|effect| matches!(effect, Effect::Refused { .. })).count(), 4);
+}
+
+#[test]
+fn a_handshake_makes_the_session_forget_what_was_said_before() {
+    let mut session = session(with_everything(), "10.1.2.3");
+    let drain = |session: &mut Session| std::iter::from_fn(|| session.next_effect()).collect::<Vec<_>>();
+    session.handle(START, Input::Octets(b"EHLO x\r\nAUTH PLAIN AGluAHg=\r\n"));
+    drain(&mut session);
+    session.handle(START, Input::LoggedIn(Ok(ClientName::new("erp"))));
+    assert_eq!((session.client().map(ClientName::as_str), session.user()), (Some("erp"), Some("in")));
+    session.handle(START, Input::Octets(b"MAIL FROM:<a@b>\r\nSTARTTLS\r\n"));
+    assert!(matches!(&drain(&mut session)[1..], [Effect::StartTls]));
+    assert_eq!((session.wants_input(), session.deadline()), (false, None));
+
+    session.handle(START, Input::TlsEstablished);
+    assert_eq!((session.client().map(ClientName::as_str), session.user()), (Some("devices"), None));
+    session.handle(START, Input::Octets(b"RCPT TO:<a@contoso.com>\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\nEHLO x\r\n"));
+    let effects = drain(&mut session);
+    let Some(Effect::Send(said)) = effects.last() else { panic!("{effects:?}") };
+    let said = String::from_utf8_lossy(said);
+    for (line, start) in said.lines().zip(["503 5.5.1 Say MAIL", "503 5.5.1 Say EHLO", "503 5.5.1 TLS is on", "250-relay.example"]) {
+        assert!(line.starts_with(start), "{line}");
+    }
+    assert!(!said.contains("STARTTLS\r\n") && said.contains("250-AUTH PLAIN LOGIN\r\n"), "{said}");
+}
+
+#[test]
+fn octets_that_came_before_the_handshake_end_the_session() {
+    for pieces in [&[&b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<evil@contoso.com>\r\n"[..]][..], &[b"EHLO x\r\nSTARTTLS\r\n", b"M"]] {
+        let mut session = session(with_everything(), "10.1.2.3");
+        let mut effects = Vec::new();
+        for piece in pieces {
+            session.handle(START, Input::Octets(piece));
+            effects.extend(std::iter::from_fn(|| session.next_effect()));
+        }
+        assert_eq!(effects.last(), Some(&Effect::Close(Ending::TurnedAway)));
+        let refused =
+            effects.iter().any(|effect| matches!(effect, Effect::Refused { what, .. } if what.starts_with("octets behind STARTTLS")));
+        assert!(refused, "{effects:?}");
+    }
+}
+
+#[test]
+fn a_refused_login_is_answered_in_its_time_and_nothing_else_before() {
+    let mut session = session(with_everything(), "10.1.2.3");
+    let drain = |session: &mut Session| std::iter::from_fn(|| session.next_effect()).collect::<Vec<_>>();
+    session.handle(START, Input::Octets(b"EHLO x\r\nAUTH PLAIN AG91dAB4\r\nNOOP\r\n"));
+    let effects = drain(&mut session);
+    assert!(matches!(&effects[0], Effect::LogIn(credentials) if credentials.user == "out"), "{effects:?}");
+    let (reply, after) = (Reply::new(535, EnhancedStatus::new(5, 7, 8), "no"), Duration::from_secs(4));
+    session.handle(START, Input::LoggedIn(Err(LoginRefusal { reply, after })));
+    assert_eq!((drain(&mut session), session.wants_input(), session.deadline()), (vec![], false, Some(START + after)));
+    session.handle(START + after, Input::Tick);
+    let effects = drain(&mut session);
+    assert!(matches!(&effects[0], Effect::Refused { what, .. } if what == "AUTH"), "{effects:?}");
+    assert_eq!(effects[1], Effect::Send(b"535 5.7.8 no\r\n250 2.0.0 Ok\r\n".to_vec()));
+    assert!(session.wants_input());
+}
+
+#[test]
+fn a_stranger_who_does_not_log_in_is_sent_away_in_time() {
+    let settings = with_everything();
+    let limit = settings.login_timeout;
+    let mut session = session(settings, "192.0.2.7");
+    while session.next_effect().is_some() {}
+    session.handle(START + limit / 2, Input::Octets(b"EHLO x\r\nNOOP\r\n"));
+    while session.next_effect().is_some() {}
+    assert_eq!(session.deadline(), Some(START + limit), "talking gives no more time");
+    session.handle(START + limit, Input::Tick);
+    let effects: Vec<_> = std::iter::from_fn(|| session.next_effect()).collect();
+    assert!(matches!(&effects[1], Effect::Send(octets) if octets.starts_with(b"421 4.7.0 Nobody logged in within 1m")), "{effects:?}");
+    assert_eq!(effects[2..], [Effect::Close(Ending::TimedOut)]);
 }
 
 #[test]

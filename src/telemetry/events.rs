@@ -1,6 +1,7 @@
 //! The events. A function's documentation says when it is told; the advice to the operator is part of the line where there is one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
@@ -65,7 +66,7 @@ pub fn disconnected(peer: IpAddr, client: &ClientName, how: &str) {
 /// A command or a message was refused.
 pub fn refused(peer: IpAddr, client: Option<&ClientName>, what: &str, from: Option<&ReversePath>, reply: &Reply) {
     let client = client.map_or("", ClientName::as_str);
-    let from = from.map(|from| Path(from).to_string()).unwrap_or_default();
+    let from = from.map(|from| Angle(from).to_string()).unwrap_or_default();
     warn!(event = "refused", peer = %peer, client, command = what, from, reply = %reply, "refused");
 }
 
@@ -75,16 +76,61 @@ pub fn habit(peer: IpAddr, client: &ClientName, habit: Habit, count: u64) {
     info!(event = "habit", peer = %peer, client = %client, habit = name, count, outcome, "{}", habit.words());
 }
 
+/// A TLS handshake failed, or was not finished in time.
+pub fn tls_failed(peer: IpAddr, why: &str) {
+    warn!(event = "tls-failed", peer = %peer, why, "no TLS with this peer");
+}
+
+/// A listener shows a new certificate.
+pub fn certificate_renewed(file: &Path) {
+    info!(event = "certificate-renewed", file = %file.display(), "the new certificate is in use");
+}
+
+/// A certificate's files have changed and cannot be used.
+pub fn certificate_unusable(file: &Path, why: &str) {
+    error!(event = "certificate-unusable", file = %file.display(), why, "the new certificate cannot be used; the one before is still shown");
+}
+
+/// A load balancer did not say whose connection it passes on.
+pub fn proxy_failed(peer: IpAddr, why: &str) {
+    warn!(event = "proxy-failed", peer = %peer, why, "a connection from a load balancer without a proper PROXY header; closed");
+}
+
+/// A user has logged in.
+pub fn logged_in(peer: IpAddr, user: &str, client: &ClientName) {
+    info!(event = "logged-in", peer = %peer, user, client = %client, "logged in");
+}
+
+/// A login was refused; `user` is empty if there is no such user.
+pub fn login_failed(peer: IpAddr, user: &str, failures: usize) {
+    warn!(event = "login-failed", peer = %peer, user, failures, "user name or password is wrong");
+}
+
+/// How a message came.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// As in Received.
+    pub protocol: &'a str,
+    /// What the client called itself.
+    pub helo: &'a str,
+    /// The user who logged in; empty if nobody did.
+    pub user: &'a str,
+    /// Version and cipher of TLS; empty without.
+    pub tls: &'a str,
+}
+
 /// A message is safe on disk and was acknowledged.
-pub fn accepted(message: &Message, protocol: &str, helo: &str, recipients: usize) {
+pub fn accepted(message: &Message, how: &Arrival<'_>, recipients: usize) {
     info!(
         event = "accepted",
         queue_id = %message.id,
         client = %message.client,
         peer = message.peer.map(|peer| peer.to_string()).unwrap_or_default(),
-        helo,
-        proto = protocol,
-        from = %Path(&message.reverse_path),
+        helo = how.helo,
+        proto = how.protocol,
+        tls = how.tls,
+        user = how.user,
+        from = %Angle(&message.reverse_path),
         author = message.author.as_ref().map_or("", Mailbox::as_str),
         message_id = message.message_id,
         size = message.size,
@@ -210,7 +256,7 @@ pub fn notice_queued(about: QueueId, notice: QueueId, to: &Mailbox) {
 
 /// Recipients failed and nobody can be told: the message came from the null path, or was itself a notice.
 pub fn notice_impossible(about: &Message) {
-    warn!(event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Path(&about.reverse_path), "nobody can be told of the failure");
+    warn!(event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Angle(&about.reverse_path), "nobody can be told of the failure");
 }
 
 /// The last recipient of a message is settled; it has left the queue.
@@ -366,9 +412,9 @@ pub fn account_resumed_by_operator(account: &AccountName, by: &str) {
 }
 
 /// The reverse-path as a log shows it.
-struct Path<'a>(&'a ReversePath);
+struct Angle<'a>(&'a ReversePath);
 
-impl std::fmt::Display for Path<'_> {
+impl std::fmt::Display for Angle<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "<{}>", self.0)
     }

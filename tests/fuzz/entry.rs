@@ -7,7 +7,7 @@ use std::time::Duration;
 use hve_relay::clock::Timestamp;
 use hve_relay::intake::{self, ClientSettings, LineEndings, Policy, Repair, RouteSettings};
 use hve_relay::mail::{Class, ClientName, Header, QueueId, RouteName, Trace};
-use hve_relay::session::{Effect, Envelope, Input, Session, Settings};
+use hve_relay::session::{Auth, Effect, Entrance, Envelope, Input, LoginRefusal, Session, Settings, Tls};
 use hve_relay::smtp::{EnhancedStatus, Reply, ReversePath};
 
 const START: Timestamp = Timestamp::from_millis(1_795_285_881_000);
@@ -62,6 +62,7 @@ impl Talk {
             command_line: 200,
             errors: 10,
             command_timeout: Duration::from_secs(300),
+            entrance: if way & 16 != 0 { Entrance { tls: Tls::StartTls, auth: Auth::Offered, clients: None } } else { Entrance::default() },
             ..Settings::default()
         };
         let networks = vec!["10.0.0.0/8".parse().expect("a network")];
@@ -69,6 +70,7 @@ impl Talk {
         if way & 1 != 0 {
             client.line_endings = LineEndings::Refuse;
         }
+        client.allow_plaintext_auth = true;
         if way & 2 != 0 {
             client.messages_per_minute = std::num::NonZeroU32::new(2);
             client.recipients_per_minute = std::num::NonZeroU32::new(3);
@@ -117,7 +119,15 @@ impl Talk {
                 }
                 Effect::Discard => drop(self.open.take().expect("an open message")),
                 Effect::Refused { what, .. } => assert!(!what.chars().any(char::is_control), "{what:?}"),
-                Effect::Noticed(_) => {}
+                // A handshake that never ends: what comes all the same came before it.
+                Effect::Noticed(_) | Effect::StartTls => {}
+                Effect::LogIn(credentials) => {
+                    assert!(!credentials.user.chars().any(char::is_control), "{:?}", credentials.user);
+                    let refusal = LoginRefusal { reply: Reply::new(535, EnhancedStatus::new(5, 7, 8), "no"), after: Duration::ZERO };
+                    let answer = if self.way & 32 != 0 { Ok(ClientName::new("devices")) } else { Err(refusal) };
+                    self.session.handle(START, Input::LoggedIn(answer));
+                    self.session.handle(START, Input::Tick);
+                }
                 Effect::Close(_) => {
                     assert!(self.open.is_none(), "left open");
                     self.is_closed = true;

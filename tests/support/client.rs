@@ -37,16 +37,32 @@ impl Client {
         client
     }
 
-    /// Connects from another local address and says EHLO.
-    pub fn hello_from(local: &str, address: SocketAddr) -> Self {
+    /// A connection from another local address.
+    pub fn from(local: &str, address: SocketAddr) -> TcpStream {
         let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).expect("a socket");
         rustix::net::bind(&socket, &SocketAddr::new(local.parse().expect("an address"), 0)).expect("a local address");
         rustix::net::connect(&socket, &address).expect("the relay listens");
-        let mut client = Self::over(TcpStream::from(socket));
+        TcpStream::from(socket)
+    }
+
+    /// Connects from another local address and says EHLO.
+    pub fn hello_from(local: &str, address: SocketAddr) -> Self {
+        let mut client = Self::over(Self::from(local, address));
         let greeting = client.reply();
         assert!(greeting.starts_with("220 "), "{greeting}");
         client.expect("EHLO scanner.contoso.com", "250");
         client
+    }
+
+    /// A session over a connection that was made otherwise; takes no greeting.
+    pub fn on(stream: TcpStream) -> Self {
+        Self::over(stream)
+    }
+
+    /// The connection, of which nothing must have been read ahead.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.reader.buffer().is_empty(), "the relay has said more");
+        self.reader.into_inner()
     }
 
     /// Sends octets as they are.

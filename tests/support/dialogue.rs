@@ -38,6 +38,7 @@
 //!
 //! ```text
 //! tick 5m                         # time passes
+//! handshake                       # the TLS handshake that STARTTLS asked for is done
 //! shutdown                        # the relay is told to stop
 //! disk full                       # the next message finds no room; `disk full at commit`: it cannot be kept; `disk free`: all is well again
 //! store waits                     # the store takes its time from here; `store answers`: one answer
@@ -56,6 +57,7 @@ use std::time::Duration;
 
 use hve_relay::intake::{LineEndings, Pattern, RouteSettings};
 use hve_relay::mail::{Class, ClientName, RouteName};
+use hve_relay::session::{Auth, Tls};
 use hve_relay::smtp::EnhancedStatus;
 use hve_relay::units::parse_duration;
 use hve_relay::{intake, session};
@@ -75,6 +77,8 @@ pub struct Setup {
     pub peer: IpAddr,
     pub session: session::Settings,
     pub intake: intake::Settings,
+    /// Who may log in: names, passwords and clients.
+    pub users: Vec<[String; 3]>,
 }
 
 /// One line of a script.
@@ -100,6 +104,7 @@ pub enum Action {
 pub enum Inside {
     ExpectNothing,
     Tick(Duration),
+    Handshake,
     Shutdown,
     DiskFull,
     DiskFullAtCommit,
@@ -269,7 +274,7 @@ impl Inside {
     /// Whether the step changes nothing.
     pub fn only_looks(&self) -> bool {
         use Inside::*;
-        !matches!(self, Tick(_) | Shutdown | DiskFull | DiskFullAtCommit | DiskFree | StoreWaits | StoreAnswers)
+        !matches!(self, Tick(_) | Handshake | Shutdown | DiskFull | DiskFullAtCommit | DiskFree | StoreWaits | StoreAnswers)
     }
 
     fn parse(line: &str) -> Result<Self, String> {
@@ -278,6 +283,7 @@ impl Inside {
         Ok(match (subject, verb, object.trim()) {
             ("s", "says", "nothing") => Self::ExpectNothing,
             ("tick", ..) => Self::Tick(parse_duration(rest).map_err(|error| error.to_string())?),
+            ("handshake", "", "") => Self::Handshake,
             ("shutdown", "", "") => Self::Shutdown,
             ("disk", "full", "") => Self::DiskFull,
             ("disk", "full", "at commit") => Self::DiskFullAtCommit,
@@ -327,6 +333,7 @@ impl Setup {
                 sessions_per_address: 100,
                 ..intake::Settings::default()
             },
+            users: Vec::new(),
         };
         setup.client("devices 10.20.0.0/16 127.0.0.0/8").expect("a client");
         setup
@@ -344,6 +351,25 @@ impl Setup {
             "command_line" => self.session.command_line = number()?,
             "header_size" => self.session.header_size = number()?,
             "errors" => self.session.errors = number()?,
+            "commands_without_mail" => self.session.commands_without_mail = number()?,
+            "tls" => {
+                self.session.entrance.tls = match value {
+                    "starttls" => Tls::StartTls,
+                    "starttls-required" => Tls::StartTlsRequired,
+                    "implicit" => Tls::Implicit,
+                    _ => return Err("no way to begin TLS".to_owned()),
+                }
+            }
+            "auth" => self.session.entrance.auth = if value == "required" { Auth::Required } else { Auth::Offered },
+            "clients" => self.session.entrance.clients = Some(value.split(' ').map(ClientName::new).collect()),
+            "plaintext_auth" => {
+                let client = self.intake.clients.iter_mut().find(|client| client.name.as_str() == value).ok_or("no such client")?;
+                client.allow_plaintext_auth = true;
+            }
+            "user" => {
+                let words: Vec<String> = value.split(' ').map(str::to_owned).collect();
+                self.users.push(words.try_into().map_err(|_| "a name, a password and a client")?);
+            }
             "command_timeout" => self.session.command_timeout = duration()?,
             "data_timeout" => self.session.data_timeout = duration()?,
             "client_message_size" => self.last_client().message_size = Some(number()? as u64),
@@ -408,9 +434,10 @@ pub fn reply_line(octets: Vec<u8>) -> Result<String, String> {
     }
     // RFC 2034 §4: every reply but those to greet, and 354, has an enhanced status of the class of its code.
     let text = line.get(4..).unwrap_or("");
-    let greets = line.starts_with("220 ") || line.starts_with("354 ") || text.contains(" Hello ");
-    let offers =
-        ["SIZE ", "PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "HELP"].iter().any(|word| text.starts_with(word));
+    let greets = ["220 ", "354 ", "334 "].iter().any(|start| line.starts_with(start)) || text.contains(" Hello ");
+    let offers = ["SIZE ", "PIPELINING", "8BITMIME", "SMTPUTF8", "STARTTLS", "AUTH ", "ENHANCEDSTATUSCODES", "DSN", "HELP"]
+        .iter()
+        .any(|word| text.starts_with(word));
     let status = text.split(' ').next().and_then(|word| word.parse::<EnhancedStatus>().ok());
     if !greets && !offers && !status.is_some_and(|status| line.starts_with(char::from(b'0' + status.class))) {
         return Err(format!("no enhanced status: {line}"));

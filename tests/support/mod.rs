@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod relay;
+pub mod secure;
 
 use hve_relay::sim::{Account, Fault, Settings, Sim, Taken};
 use mail_parser::{MessageParser, MessagePart, MimeHeaders, PartType};

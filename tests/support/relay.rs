@@ -103,6 +103,12 @@ impl Relay {
         self.log.lines.lock().expect("log").0.iter().filter(|line| fits(line)).cloned().collect()
     }
 
+    /// Where each of its listeners listens, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let started = self.wait_for("started", |line| line["event"] == "started");
+        started["listeners"].as_str().expect("a text").split(", ").map(|address| address.parse().expect("an address")).collect()
+    }
+
     /// The whole log so far, for a message.
     pub fn log_text(&self) -> String {
         shown(&self.log.lines.lock().expect("log").0)

@@ -1,80 +1,25 @@
-//! rustls configurations: which certificates are believed, and which one is shown.
+//! Which certificates are believed, and which one a client shows where it is asked.
 //!
-//! Both sides use the ring provider and TLS 1.2 or 1.3; rustls knows nothing older. A client configuration verifies chain, dates and name, always;
-//! there is no switch to turn that off, because credentials travel behind it. [`Opportunistic`] is another type, for connections that could as
-//! well be in clear. Build one per loaded configuration and share it: it carries the session cache, and reading the operating system's roots
-//! takes milliseconds.
+//! A client configuration verifies chain, dates and name, always; there is no switch to turn that off, because credentials travel behind it.
+//! [`Opportunistic`] is another type, for connections that could as well be in clear. Build one per loaded configuration and share it: it
+//! carries the session cache, and reading the operating system's roots takes milliseconds.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
-    WantsVerifier,
-};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, WantsVerifier};
 use zeroize::Zeroizing;
 
-const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+use super::{TlsError, VERSIONS, chain_and_key, provider};
+
 /// Sessions that a client configuration remembers, over all server names.
 const SESSIONS: usize = 256;
-
-/// Why a TLS configuration could not be built; the text is meant for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file of certificates or keys could not be read.
-    #[error("cannot read {}: {cause}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// What the operating system said.
-        cause: io::Error,
-    },
-    /// A file of CA certificates is not PEM.
-    #[error("the CA file {} is not well-formed PEM: {cause}", path.display())]
-    NotPem {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: PemError,
-    },
-    /// A file of CA certificates has none.
-    #[error("the CA file {} has no certificate: it needs a section -----BEGIN CERTIFICATE-----", path.display())]
-    NoCertificate {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// A certificate of the CA file is none that can be trusted.
-    #[error("certificate {number} of the CA file {} cannot be used: {cause}", path.display())]
-    BadCertificate {
-        /// Which file.
-        path: PathBuf,
-        /// Which of its certificates, from 1.
-        number: usize,
-        /// What is wrong with it.
-        cause: rustls::Error,
-    },
-    /// The operating system has no CA certificates.
-    #[error("the operating system has no CA certificates (on Debian: apt install ca-certificates){0}")]
-    NoSystemRoots(String),
-    /// One's own certificate chain is not PEM, or is empty.
-    #[error("the certificate chain is not usable: {0}")]
-    Chain(PemError),
-    /// One's own key is not PEM.
-    #[error("the private key is not usable: {0}")]
-    Key(PemError),
-    /// rustls refused: mostly a key that does not belong to the certificate.
-    #[error("TLS cannot be set up: {0}")]
-    Refused(#[from] rustls::Error),
-}
 
 /// What a client shows of itself where a server asks for it: a certificate chain, its own first, and the key to it, both PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,35 +156,9 @@ fn showing(builder: ConfigBuilder<ClientConfig, WantsClientCert>, identity: Opti
     Ok(Arc::new(config))
 }
 
-/// What a server shows: a chain, its own certificate first, and the key to it, both PEM.
-///
-/// # Errors
-/// If either cannot be read as PEM, or the key does not belong to the first certificate.
-pub fn server_config(chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> Result<Arc<ServerConfig>, TlsError> {
-    let (chain, key) = chain_and_key(chain_pem, key_pem)?;
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
-    Ok(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key)?))
-}
-
 fn read_identity(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let read = |path: &PathBuf| fs::read(path).map_err(|cause| TlsError::Unreadable { path: path.clone(), cause });
     chain_and_key(read(&identity.certificate_file)?, Zeroizing::new(read(&identity.key_file)?))
-}
-
-fn chain_and_key(
-    chain_pem: impl AsRef<[u8]>,
-    key_pem: impl AsRef<[u8]>,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_ref()).collect::<Result<_, _>>().map_err(TlsError::Chain)?;
-    if chain.is_empty() {
-        return Err(TlsError::Chain(PemError::NoItemsFound));
-    }
-    Ok((chain, PrivateKeyDer::from_pem_slice(key_pem.as_ref()).map_err(TlsError::Key)?))
-}
-
-/// Named here and not installed for the whole process, so that no other crate's choice can change it.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
 }
 
 fn roots_of_file(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -268,11 +187,7 @@ fn roots_of_system() -> Result<RootCertStore, TlsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn self_signed() -> (String, String) {
-        let made = rcgen::generate_simple_self_signed(vec!["relay.example".to_owned()]).expect("a certificate");
-        (made.cert.pem(), made.signing_key.serialize_pem())
-    }
+    use crate::tls::tests::self_signed;
 
     #[test]
     fn says_which_file_and_what_is_wrong_with_it() {
@@ -294,16 +209,6 @@ mod tests {
             let error = client_config(Some(&path)).expect_err(wanted).to_string();
             assert!(error.contains(wanted) && error.contains(&path.display().to_string()), "{error}");
         }
-    }
-
-    #[test]
-    fn shows_a_certificate_only_with_its_own_key() {
-        let (chain, key) = self_signed();
-        let (_, foreign) = self_signed();
-        assert!(server_config(&chain, &key).is_ok());
-        assert!(matches!(server_config(&chain, foreign), Err(TlsError::Refused(_))));
-        assert!(matches!(server_config("", &key), Err(TlsError::Chain(_))));
-        assert!(matches!(server_config(&chain, ""), Err(TlsError::Key(_))));
     }
 
     #[test]
