@@ -36,8 +36,19 @@ pub struct Scenario {
     /// Upstream connections of each account.
     pub connections: usize,
     pub delay: Duration,
-    pub pipelining: bool,
+    pub mode: Mode,
     pub reference: Reference,
+}
+
+/// What the endpoint offers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Neither PIPELINING nor CHUNKING.
+    Lockstep,
+    /// PIPELINING.
+    Pipelining,
+    /// Both.
+    Chunking,
 }
 
 /// What is known of Postfix, and what is aimed at. Rates are messages a second, from the least to the most that was measured.
@@ -76,7 +87,7 @@ const MANY_SMALL: Scenario = Scenario {
     accounts: 5,
     connections: 4,
     delay: Duration::ZERO,
-    pipelining: true,
+    mode: Mode::Pipelining,
     reference: Reference {
         accepted: Some(690.0),
         delivered: Some((508.0, 508.0)),
@@ -130,7 +141,7 @@ pub const SCENARIOS: &[Scenario] = &[
         title: "30 ms added to each upstream reply, 20 connections, no PIPELINING",
         messages: 2_500,
         delay: DELAY,
-        pipelining: false,
+        mode: Mode::Lockstep,
         reference: Reference { delivered: Some((116.0, 116.0)), ..NOTHING_KNOWN },
         ..MANY_SMALL
     },
@@ -142,13 +153,26 @@ pub const SCENARIOS: &[Scenario] = &[
         reference: NOTHING_KNOWN,
         ..MANY_SMALL
     },
+    Scenario {
+        letter: "e",
+        title: "30 ms added to each upstream reply, 20 connections, PIPELINING and CHUNKING",
+        messages: 10_000,
+        delay: DELAY,
+        mode: Mode::Chunking,
+        reference: NOTHING_KNOWN,
+        ..MANY_SMALL
+    },
 ];
 
 impl Scenario {
     /// Messages a second that the upstream's delay allows, if it has any: a message waits for the replies to MAIL, RCPT, DATA and the final
-    /// dot, of which pipelining makes two waits.
+    /// dot, of which PIPELINING makes two waits, and with CHUNKING one.
     pub fn ceiling(&self) -> Option<f64> {
-        let waits = if self.pipelining { 2.0 } else { 3.0 + self.recipients as f64 };
+        let waits = match self.mode {
+            Mode::Lockstep => 3.0 + self.recipients as f64,
+            Mode::Pipelining => 2.0,
+            Mode::Chunking => 1.0,
+        };
         (!self.delay.is_zero()).then(|| (self.accounts * self.connections) as f64 / (waits * self.delay.as_secs_f64()))
     }
 
@@ -188,7 +212,10 @@ impl Scenario {
     fn endpoint(&self) -> Settings {
         let accounts = (1..=self.accounts).map(|n| Account::new(address(n), PASSWORD)).collect();
         let mut extensions = Settings::default().extensions;
-        extensions.retain(|extension| self.pipelining || *extension != Extension::Pipelining);
+        extensions.retain(|extension| self.mode != Mode::Lockstep || *extension != Extension::Pipelining);
+        if self.mode == Mode::Chunking {
+            extensions.push(Extension::Chunking);
+        }
         Settings { accounts, extensions, limits: Limits::NONE, delay: self.delay, keep: Keep::Nothing, ..Settings::default() }
     }
 
