@@ -81,6 +81,24 @@ fn a_refused_recipient_fails_alone_although_the_content_went_along() {
 }
 
 #[test]
+fn what_is_asked_of_notices_is_passed_on_where_that_is_offered() {
+    for (offered, wanted) in [
+        (vec![Extension::Pipelining], vec![]),
+        (vec![Extension::Dsn], vec!["RET=HDRS", "ENVID=run+207", "NOTIFY=FAILURE", "ORCPT=rfc822;boss+2B1@contoso.com"]),
+    ] {
+        let world = World::with(1, |settings| settings.extensions = offered, |setup| setup);
+        let mut client = world.client();
+        client.expect("MAIL FROM:<app@contoso.com> ENVID=run+207 RET=HDRS", "250");
+        client.expect("RCPT TO:<you@contoso.com> ORCPT=rfc822;boss+2B1@contoso.com NOTIFY=FAILURE", "250");
+        client.expect("RCPT TO:<me@contoso.com>", "250");
+        client.expect("DATA", "354");
+        client.raw(&[mail("asked", b"text\r\n"), b".\r\n".to_vec()].concat());
+        assert!(client.reply().starts_with("250 "));
+        assert_eq!(world.taken(1)[0].dsn, wanted);
+    }
+}
+
+#[test]
 fn a_connection_lost_at_any_step_loses_nothing_in_any_mode() {
     for (offered, _) in MODES {
         for step in [Step::Mail, Step::Rcpt, Step::Content { after: 10 }, Step::EndOfData] {

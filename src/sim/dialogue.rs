@@ -217,8 +217,8 @@ impl Dialogue {
 
     async fn rcpt<S: Stream>(&mut self, wire: &mut Wire<S>, argument: &str) -> io::Result<()> {
         let Some(transaction) = &self.transaction else { return self.send(wire, replies::NEED_MAIL).await };
-        let mailbox = match recipient(argument, &self.service) {
-            Ok(mailbox) => mailbox,
+        let (mailbox, dsn) = match recipient(argument, &self.service) {
+            Ok(recipient) => recipient,
             Err(text) => return self.send(wire, text).await,
         };
         let external = !self.service.is_internal(&mailbox);
@@ -235,6 +235,7 @@ impl Dialogue {
         if let (true, Some(transaction)) = (accepted, &mut self.transaction) {
             transaction.external += u64::from(external);
             transaction.recipients.push(mailbox);
+            transaction.dsn.extend(dsn.into_iter().map(str::to_owned));
         }
         Ok(())
     }
@@ -343,6 +344,7 @@ impl Dialogue {
             account: self.login.as_ref().map(|login| login.tenant.account.user.clone()).unwrap_or_default(),
             reverse_path: transaction.reverse_path,
             recipients: transaction.recipients,
+            dsn: transaction.dsn,
             size: content.size,
             sha256: content.sha256,
             content: if keep == Keep::All { content.octets.into() } else { Default::default() },

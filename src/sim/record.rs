@@ -21,6 +21,8 @@ pub struct Taken {
     pub reverse_path: ReversePath,
     /// The recipients that were accepted, in order.
     pub recipients: Vec<Mailbox>,
+    /// What was asked of notices (RFC 3461), as it was said: of the message, then of each recipient in order.
+    pub dsn: Vec<String>,
     /// The content's length in octets, not dot-stuffed, without the final dot.
     pub size: u64,
     /// The content's SHA-256, see [`sha256`].

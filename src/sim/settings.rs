@@ -186,7 +186,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub enum Extension {
     /// RFC 2920.
     Pipelining,
-    /// RFC 3461; its parameters are accepted and not looked at.
+    /// RFC 3461; its parameters are accepted and shown.
     Dsn,
     /// RFC 2034. The replies have enhanced codes in any case, as Exchange's do.
     EnhancedStatusCodes,

@@ -19,6 +19,8 @@ pub(super) struct Transaction {
     pub(super) external: u64,
     /// BODY=8BITMIME or SMTPUTF8 was said.
     pub(super) eight_bit: bool,
+    /// What was asked of notices: RET and ENVID, then NOTIFY and ORCPT of each recipient, as they were said.
+    pub(super) dsn: Vec<String>,
     pub(super) chunks: Chunks,
 }
 
@@ -51,7 +53,7 @@ impl Transaction {
             "" => ReversePath::Null,
             path => ReversePath::Mailbox(path.parse().map_err(|_| replies::BAD_ADDRESS)?),
         };
-        let (mut eight_bit, mut utf8) = (false, false);
+        let (mut eight_bit, mut utf8, mut dsn) = (false, false, Vec::new());
         for parameter in parameters {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let offers = |extension| esmtp && service.settings.extensions.contains(&extension);
@@ -66,29 +68,30 @@ impl Transaction {
                 ("BODY", "8BITMIME") if offers(Extension::EightBitMime) => eight_bit = true,
                 ("SMTPUTF8", "") if offers(Extension::SmtpUtf8) => utf8 = true,
                 ("AUTH", _) if esmtp && !value.is_empty() => {}
-                ("RET" | "ENVID", _) if offers(Extension::Dsn) && !value.is_empty() => {}
+                ("RET" | "ENVID", _) if offers(Extension::Dsn) && !value.is_empty() => dsn.push(parameter.to_owned()),
                 _ => return Err(replies::BAD_ARGUMENTS),
             }
         }
         if !utf8 && reverse_path.mailbox().is_some_and(Mailbox::is_international) {
             return Err(replies::BAD_ADDRESS);
         }
-        Ok(Self { reverse_path, recipients: Vec::new(), external: 0, eight_bit: eight_bit || utf8, chunks: Chunks::None })
+        Ok(Self { reverse_path, recipients: Vec::new(), external: 0, eight_bit: eight_bit || utf8, dsn, chunks: Chunks::None })
     }
 }
 
-/// Reads the argument of RCPT; `Err` is the reply.
-pub(super) fn recipient(argument: &str, service: &Service) -> Result<Mailbox, &'static str> {
+/// Reads the argument of RCPT: the recipient, and what is asked of notices about it. `Err` is the reply.
+pub(super) fn recipient<'a>(argument: &'a str, service: &Service) -> Result<(Mailbox, Vec<&'a str>), &'static str> {
     let (path, parameters) = path(argument, "TO:").ok_or(replies::BAD_ARGUMENTS)?;
     let dsn = service.settings.extensions.contains(&Extension::Dsn);
     let known = |parameter: &str| {
         let name = parameter.split_once('=').map(|(name, _)| name.to_ascii_uppercase());
         dsn && matches!(name.as_deref(), Some("NOTIFY" | "ORCPT"))
     };
-    if !parameters.into_iter().all(known) {
+    if !parameters.iter().copied().all(known) {
         return Err(replies::BAD_ARGUMENTS);
     }
-    path.parse().map_err(|_| replies::BAD_ADDRESS)
+    let mailbox = path.parse().map_err(|_| replies::BAD_ADDRESS)?;
+    Ok((mailbox, parameters))
 }
 
 /// What any server may have against a message that is complete.
