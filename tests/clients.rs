@@ -209,3 +209,76 @@ fn curl_sends_a_file() {
     assert_eq!(body(taken), b"one\r\n.\r\n..two\r\n");
     assert_eq!(field(taken, "X-Original-From"), ["App <app@contoso.com>"]);
 }
+
+#[test]
+fn msmtp_sends_a_message_and_asks_for_notices() {
+    if !is_installed("msmtp", &["--version"]) {
+        return;
+    }
+    let world = World::new(1);
+    let (host, port) = (world.relay.address.ip().to_string(), world.relay.address.port().to_string());
+    let server = ["--file=/dev/null", "--tls=off", "--auth=off", "--host", &host, "--port", &port, "--from", "app@contoso.com"];
+    let message = b"From: App <app@contoso.com>\nTo: ann@contoso.com\nSubject: by-msmtp\n\none\n.\n..two\n";
+    run(Command::new("msmtp").args(server).args(["ann@contoso.com", "bob@contoso.com"]), message);
+    let all = world.taken(1);
+    let taken = with_subject(&all, "by-msmtp");
+    assert_eq!(to(taken), ["ann@contoso.com", "bob@contoso.com"]);
+    assert_eq!(body(taken), b"one\r\n.\r\n..two\r\n");
+    // What the client asks of notices is understood.
+    run(
+        Command::new("msmtp").args(server).args(["--dsn-notify=failure,delay", "--dsn-return=headers", "ann@contoso.com"]),
+        b"Subject: with-notices\n\ntext\n",
+    );
+    with_subject(&world.taken(2), "with-notices");
+}
+
+#[test]
+fn s_nail_sends_what_was_typed_and_a_file_with_it() {
+    if !is_installed("s-nail", &["-V"]) {
+        return;
+    }
+    let world = World::new(1);
+    let attached = world.setup.folder().join("scan.bin");
+    std::fs::write(&attached, (0..=255).cycle().take(100_000).collect::<Vec<u8>>()).expect("written");
+    let relay = format!("mta=smtp://{}", world.relay.address);
+    let mut command = Command::new("s-nail");
+    // No configuration of the machine's, and no signatures of the user's.
+    command.args(["-:/", "-S", &relay, "-S", "v15-compat", "-S", "smtp-auth=none", "-S", "hostname=contoso.com"]);
+    command.args(["-S", "ttycharset=utf-8", "-r", "app@contoso.com", "-s", "by-s-nail", "-a"]).arg(&attached);
+    run(command.arg("ann@contoso.com"), "Käse\n.\n..two\n".as_bytes());
+    let all = world.taken(1);
+    let taken = with_subject(&all, "by-s-nail");
+    assert_eq!(to(taken), ["ann@contoso.com"]);
+    assert!(body(taken).len() > 100_000);
+    assert_eq!(field(taken, "X-Original-From"), ["app@contoso.com"]);
+}
+
+/// Several messages over one connection; recipients that are refused; a message that is thought better of.
+const NET_SMTP: &str = r#"
+use strict; use warnings; use Net::SMTP;
+my $smtp = Net::SMTP->new("127.0.0.1", Port => $ARGV[0], Hello => "perl.example", Timeout => 60) or die "no connection: $@";
+for my $subject ("one", "two") {
+    $smtp->mail('app@contoso.com', Size => 100, Bits => "8") or die $smtp->message;
+    my @taken = $smtp->recipient('ann@contoso.com', 'not an address', 'bob@contoso.com', { SkipBad => 1, Notify => ["FAILURE"] });
+    @taken == 2 or die "taken: @taken";
+    $smtp->data("Subject: by-perl-$subject\n", "\n", "one\n", ".\n", "..two\n", "K\xe4se\n") or die $smtp->message;
+    $smtp->mail('app@contoso.com') && $smtp->reset or die $smtp->message;
+}
+$smtp->quit or die $smtp->message;
+"#;
+
+#[test]
+fn net_smtp_sends_several_messages_over_one_connection() {
+    if !is_installed("perl", &["-MNet::SMTP", "-e", "1"]) {
+        return;
+    }
+    let world = World::new(1);
+    run(Command::new("perl").args(["-e", NET_SMTP, &world.relay.address.port().to_string()]), b"");
+    let all = world.taken(2);
+    for subject in ["by-perl-one", "by-perl-two"] {
+        let taken = with_subject(&all, subject);
+        assert_eq!(to(taken), ["ann@contoso.com", "bob@contoso.com"]);
+        assert_eq!(body(taken), b"one\r\n.\r\n..two\r\nK\xe4se\r\n");
+    }
+    assert_eq!(world.sim.counters().messages, 2);
+}
