@@ -2,7 +2,9 @@
 
 mod support;
 
-use hve_relay::sim::{Fault, Step};
+use std::collections::BTreeSet;
+
+use hve_relay::sim::{Fault, Step, Taken};
 use support::client::{Client, stuffed};
 use support::{World, account, body, field, mail};
 
@@ -53,6 +55,129 @@ fn a_sender_that_wants_to_hear_nothing_hears_nothing() {
     world.removed(&id);
     let told = world.relay.logged(|line| line["event"] == "notice-queued" || line["event"] == "notice-impossible");
     assert_eq!(told, Vec::<serde_json::Value>::new());
+}
+
+/// The values of a field in the notices that the endpoint took.
+fn told(taken: &[Taken], name: &str) -> Vec<String> {
+    let is_notice = |taken: &&Taken| field(taken, "Content-Type").iter().any(|kind| kind.starts_with("multipart/report"));
+    let text: String = taken.iter().filter(is_notice).map(|taken| String::from_utf8_lossy(body(taken)).into_owned()).collect();
+    text.lines().filter_map(|line| line.strip_prefix(&format!("{name}: "))).map(str::to_owned).collect()
+}
+
+fn logged(world: &World, event: &str) -> usize {
+    world.relay.logged(|line| line["event"] == event).len()
+}
+
+#[test]
+fn what_fails_in_bulk_is_told_in_few_notices_and_nothing_of_it_is_lost_in_a_crash() {
+    let world = World::with(2, |_| {}, |setup| setup.with("[notices]\ndigest_interval = \"2s\""));
+    let mut client = world.client();
+    let failing: BTreeSet<String> = (0..60).map(|n| format!("rfc822; nobody{n}@contoso.com")).collect();
+    for n in 0..30 {
+        client.accepted("erp@contoso.com", &[&format!("nobody{n}@contoso.com")], &mail(&format!("invoice-{n}"), b"text\r\n"));
+    }
+    world.relay.wait_for("something gathered", |line| line["event"] == "notice-gathered");
+    // Some have failed and are gathered, others have not been tried.
+    let world = world.crash_and_restart(|_| {});
+    let mut client = world.client();
+    for n in 30..60 {
+        client.accepted("erp@contoso.com", &[&format!("nobody{n}@contoso.com")], &mail(&format!("invoice-{n}"), b"text\r\n"));
+    }
+    let mut taken = Vec::new();
+    support::until("all to be told", || {
+        taken = world.sim.taken();
+        told(&taken, "Final-Recipient").into_iter().collect::<BTreeSet<_>>() == failing
+    });
+    assert_eq!(told(&taken, "Final-Recipient").len(), failing.len(), "each once");
+    assert!(taken.len() <= 8, "{} notices", taken.len());
+    assert!(taken.iter().all(|taken| taken.recipients.iter().all(|to| to.as_str() == "erp@contoso.com")));
+    assert!(logged(&world, "digest-queued") >= 1);
+}
+
+#[test]
+fn who_waits_for_long_is_told_once_why_and_until_when() {
+    let world = World::with(1, |_| {}, |setup| setup.with("[notices]\ndelay_warning = \"200ms\"\ndigest_interval = \"100ms\""));
+    world.faults([Fault::reply(Step::Rcpt, "452 4.2.2 Mailbox full")]);
+    let to = [
+        "<late@contoso.com>",
+        "<asked@contoso.com> NOTIFY=DELAY",
+        "<quiet@contoso.com> NOTIFY=FAILURE",
+        "<never@contoso.com> NOTIFY=NEVER",
+    ];
+    let id = submit(&mut world.client(), "<app@contoso.com>", &to, &mail("order", b"text\r\n"));
+    world.relay.wait_for("the warning", |line| line["event"] == "notice-queued" && line["queue_id"] == id.as_str());
+
+    let world = world.crash_and_restart(|world| world.faults([]));
+    let taken = world.taken(2);
+    world.removed(&id);
+    let notice = taken.iter().find(|taken| field(taken, "Subject") == ["Not delivered yet: order"]).expect("the warning");
+    let text = String::from_utf8_lossy(body(notice)).into_owned();
+    for part in [
+        "452 4.2.2 Mailbox full",
+        "will be tried until",
+        "Action: delayed\r\nStatus: 4.2.2\r\n",
+        "Will-Retry-Until: ",
+        "need not send it again",
+    ] {
+        assert!(text.replace("\r\n", "\n").contains(&part.replace("\r\n", "\n")), "the warning lacks {part}:\n{text}");
+    }
+    let whom: BTreeSet<String> = told(&taken, "Final-Recipient").into_iter().collect();
+    assert_eq!(whom, ["rfc822; asked@contoso.com", "rfc822; late@contoso.com"].map(str::to_owned).into());
+    assert_eq!(told(&taken, "Action"), ["delayed", "delayed"], "once");
+}
+
+#[test]
+fn who_asked_to_hear_of_success_hears_that_the_message_was_passed_on() {
+    let world = World::new(1);
+    let to =
+        ["<a@contoso.com> NOTIFY=SUCCESS ORCPT=rfc822;A@contoso.com", "<b@contoso.com>", "<nobody@contoso.com> NOTIFY=SUCCESS,FAILURE"];
+    submit(&mut world.client(), "<app@contoso.com> ENVID=run7 RET=FULL", &to, &mail("order", b"the text\r\n"));
+    let taken = world.taken(2);
+    assert_eq!(told(&taken, "Final-Recipient"), ["rfc822; a@contoso.com", "rfc822; nobody@contoso.com"]);
+    assert_eq!(
+        (told(&taken, "Action"), told(&taken, "Original-Envelope-Id")),
+        (vec!["relayed".to_owned(), "failed".to_owned()], vec!["run7".to_owned()])
+    );
+    let text = String::from_utf8_lossy(body(&taken[1])).into_owned();
+    assert!(text.contains("Content-Type: message/rfc822\r\n") && text.contains("\r\n\r\nthe text\r\n"), "all of it came back: {text}");
+}
+
+#[test]
+fn a_client_names_who_is_told() {
+    for (notify, readers) in
+        [("[\"it@contoso.com\", \"night@contoso.com\"]", &["it@contoso.com", "night@contoso.com"][..]), ("\"none\"", &[])]
+    {
+        let world = World::with(1, |_| {}, |setup| setup.client(&format!("notify = {notify}")));
+        let mut client = world.client();
+        // Who reads about the client's mail is told of what came from the null path too.
+        let id = client.accepted("", &["nobody@contoso.com"], &mail("scan", b"text\r\n"));
+        world.removed(&id);
+        let taken = world.taken(readers.len() as u64);
+        let got: BTreeSet<&str> = taken.iter().flat_map(|taken| &taken.recipients).map(|to| to.as_str()).collect();
+        assert_eq!((got, logged(&world, "notice-impossible")), (readers.iter().copied().collect(), 0), "{notify}");
+    }
+}
+
+#[test]
+fn who_does_not_exist_or_would_answer_is_told_nothing() {
+    let world = World::with(1, |_| {}, |setup| setup.with("[notices]\ndigest_interval = \"100ms\""));
+    let mut client = world.client();
+    let impossible =
+        |why: &str| world.relay.wait_for(why, |line| line["event"] == "notice-impossible" && line["why"].to_string().contains(why));
+    // The account has no mailbox.
+    client.accepted("HVE01@contoso.com", &["nobody@contoso.com"], &mail("a", b"text\r\n"));
+    impossible("accounts have no mailbox");
+    let answer = [&b"Auto-Submitted: auto-replied (vacation)\r\n"[..], &mail("b", b"text\r\n")].concat();
+    client.accepted("app@contoso.com", &["nobody@contoso.com"], &answer);
+    impossible("automatic reply");
+
+    // The notice to a device whose address does not exist fails; then it is left alone.
+    let id = client.accepted("nobody.scanner@contoso.com", &["nobody@contoso.com"], &mail("c", b"text\r\n"));
+    let notice = world.relay.wait_for("a notice", |line| line["event"] == "notice-queued" && line["queue_id"] == id.as_str());
+    world.removed(notice["notice"].as_str().expect("an id"));
+    client.accepted("nobody.scanner@contoso.com", &["nobody@contoso.com"], &mail("d", b"text\r\n"));
+    impossible("do not reach");
+    assert_eq!((world.sim.counters().messages, logged(&world, "notice-queued")), (0, 1));
 }
 
 #[test]

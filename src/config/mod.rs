@@ -264,7 +264,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         &clients,
         accounts.settings.iter().map(|account| &account.limits).chain([&tenant_limits]),
     );
-    let intake = intake::Settings {
+    let mut intake = intake::Settings {
         accepted_domains: tenant.accepted_domains,
         clients: clients.intake,
         routes: routes::for_intake(&routes, &accounts.settings, &tenant_limits),
@@ -273,6 +273,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     };
     let policy = intake::Policy::new(intake.clone());
     let notices = notices::settings(document, findings, &accounts, &policy);
+    notices::of_clients(document, findings, &accounts, &policy, &mut intake.clients);
     routes::check_reach(findings, &routes, &intake, &policy, session.message_size);
     let routes: Vec<Route> = routes.into_iter().map(|draft| draft.route).collect();
     let senders = sender::senders(document, findings, &routes, &accounts);

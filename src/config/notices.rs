@@ -1,11 +1,17 @@
-//! `[notices]`: who is told what, and how often.
+//! `[notices]`, and `notify` of each client: who is told what, and how often.
 
 use std::time::Duration;
+
+use toml::de::DeValue;
 
 use super::outbound::Accounts;
 use super::problem::{At, Findings};
 use super::reader::Document;
-use super::{intake::Policy, notice, value};
+use super::value::{self, Wrong};
+use super::{
+    intake::{ClientSettings, Policy, Readers},
+    notice,
+};
 use crate::{
     mail::{AccountName, ClientName},
     smtp::Mailbox,
@@ -19,7 +25,17 @@ pub(super) fn settings(document: &Document<'_>, findings: &Findings<'_>, account
     let default = notice::Settings::default();
     let operators = section.list("operators", value::mailbox, "operators = [\"ops@contoso.com\"], or leave it out");
     notice::Settings {
-        operators: operators.map(|found| readers(found, findings, accounts, policy)).unwrap_or_default(),
+        delay_warning: section.or(
+            "delay_warning",
+            value::or_none(value::duration(Duration::from_millis(100)..=Duration::from_secs(30 * 86_400))),
+            default.delay_warning,
+        ),
+        digest_interval: section.or(
+            "digest_interval",
+            value::duration(Duration::from_millis(100)..=Duration::from_secs(86_400)),
+            default.digest_interval,
+        ),
+        operators: operators.map(|found| readers(found, findings, accounts, (policy, &ClientName::new(notice::OWN)))).unwrap_or_default(),
         alarm_delay: section.or(
             "alarm_delay",
             value::duration(Duration::from_millis(100)..=Duration::from_secs(86_400)),
@@ -34,12 +50,52 @@ pub(super) fn settings(document: &Document<'_>, findings: &Findings<'_>, account
     }
 }
 
-/// Addresses that can read what the relay writes to them.
+/// Who is told what became of the mail of each client; they stand in the order of the file.
+pub(super) fn of_clients(
+    document: &Document<'_>,
+    findings: &Findings<'_>,
+    accounts: &Accounts,
+    policy: &Policy,
+    clients: &mut [ClientSettings],
+) {
+    for (section, client) in document.many("client").iter().zip(clients) {
+        let Some(At { value: form, .. }) = section.get("notify", form) else { continue };
+        client.notify = match form {
+            Form::Author => Readers::Author,
+            Form::Nobody => Readers::Nobody,
+            Form::List => {
+                let list = section.list("notify", value::mailbox, FORMS);
+                Readers::These(list.map(|found| readers(found, findings, accounts, (policy, &client.name))).unwrap_or_default())
+            }
+        };
+    }
+}
+
+/// How `notify` may be written.
+const FORMS: &str = "\"author\", \"none\", or a list of addresses such as [\"it@contoso.com\"]";
+
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Author,
+    Nobody,
+    List,
+}
+
+fn form(value: &DeValue<'_>) -> Result<Form, Wrong> {
+    match value {
+        DeValue::Array(_) => Ok(Form::List),
+        DeValue::String(text) if text == "author" => Ok(Form::Author),
+        DeValue::String(text) if text == "none" => Ok(Form::Nobody),
+        _ => Err(Wrong::is_not(value, "a word for who is told", format!("write {FORMS}"))),
+    }
+}
+
+/// Addresses that can read what the relay writes to them as one of that client's notices.
 fn readers(
     At { value: written, place }: At<Vec<At<Mailbox>>>,
     findings: &Findings<'_>,
     accounts: &Accounts,
-    policy: &Policy,
+    (policy, client): (&Policy, &ClientName),
 ) -> Vec<Mailbox> {
     let mut readers: Vec<Mailbox> = Vec::new();
     if written.len() > ADDRESSES {
@@ -55,7 +111,7 @@ fn readers(
                 format!("\"{value}\" is an account, and accounts have no mailbox"),
                 "write an address that somebody reads",
             );
-        } else if let Err(refusal) = policy.recipient(&ClientName::new(notice::OWN), &value, None) {
+        } else if let Err(refusal) = policy.recipient(client, &value, None) {
             findings.problem(&place, format!("mail to \"{value}\" has no route"), refusal.text().to_owned());
         } else {
             readers.push(value);

@@ -78,6 +78,7 @@ pub const SCHEMA: &[Table] = &[
             "message_size",
             "line_endings",
             "ehlo_keywords_hidden",
+            "notify",
         ],
     ),
     table("user", Form::Many, &["name", "password_hash", "client"]),
@@ -186,7 +187,7 @@ pub const SCHEMA: &[Table] = &[
         ],
     ),
     table("queue", Form::One, &["retry_min", "retry_max", "lifetime", "pause_min", "pause_max", "probe", "in_doubt", "free_space_reserve"]),
-    table("notices", Form::One, &["operators", "alarm_delay", "queue_age_alarm", "per_hour"]),
+    table("notices", Form::One, &["delay_warning", "digest_interval", "per_hour", "operators", "alarm_delay", "queue_age_alarm"]),
     table("log", Form::One, &["format", "level"]),
     table("shutdown", Form::One, &["grace"]),
 ];

@@ -9,16 +9,18 @@ use tokio::io::AsyncReadExt;
 
 use super::dispatch::Event;
 use super::doubt;
+use super::notices::{self, Told};
 use super::{Phase, Shared, Upstream};
 use crate::budget::Used;
 use crate::clock::Timestamp;
-use crate::intake::Addressee;
-use crate::mail::{self, AccountName, Content, DeliveryId, InDoubt, Message, Queued, Recipient, Rewrite, Rewritten};
-use crate::notice::{self, Alarm, AlarmChange, Bounce, FailedRecipient, Notice};
+use crate::mail::{
+    self, AccountName, Action, Content, DeliveryId, InDoubt, Kind, Message, Queued, Recipient, Reported, Rewrite, Rewritten,
+};
+use crate::notice::{Alarm, AlarmChange};
 use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
 use crate::schedule::{Ended, Scheduler};
-use crate::smtp::{EnhancedStatus, Mailbox, RecipientDsn};
-use crate::store::{Job, NewMessage, Settlement, Spool, StoreError};
+use crate::smtp::{EnhancedStatus, Mailbox};
+use crate::store::{Job, Settlement, Spool, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Protection, Transaction};
 
@@ -31,19 +33,26 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, 
     let Some(upstream) = shared.accounts.get(&account) else {
         return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
-    let mut course = Course { started, protection: None };
-    let judgement = match attempt(&shared, upstream, &account, &job, &mut course).await {
+    let mut course = Course { started, protection: None, passed_dsn_on: false };
+    let result = attempt(&shared, upstream, &account, &job, &mut course).await;
+    if course.passed_dsn_on {
+        // RFC 3461 §5.2.2: then it is for the next server to tell of success.
+        job.delivery.recipients.iter_mut().filter_map(|recipient| recipient.dsn.notify.as_mut()).for_each(|notify| notify.success = false);
+    }
+    let judgement = match result {
         Ok(report) => reply::judge(&shared.catalogue, &report, job.delivery.class),
         Err(trouble) => reply::judge_open(&shared.catalogue, &trouble, job.delivery.recipients.len()),
     };
     settle(&shared, upstream, account, course, job, left_out, judgement).await;
 }
 
-/// What the log wants to know of an attempt besides its outcome.
+/// What is to be known of an attempt besides its outcome.
 struct Course {
     started: Timestamp,
     /// How its connection was protected, if there was one.
     protection: Option<Protection>,
+    /// The server was told what the sender asked of notices.
+    passed_dsn_on: bool,
 }
 
 async fn attempt<S: Spool>(
@@ -79,9 +88,9 @@ async fn attempt<S: Spool>(
         smtputf8: message.smtputf8 || sender.is_some_and(Mailbox::is_international),
         dsn: &message.dsn,
     };
-    let upstream::Attempt { result, protection, converted, .. } =
+    let upstream::Attempt { result, protection, converted, passed_dsn_on, .. } =
         upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
-    course.protection = protection;
+    (course.protection, course.passed_dsn_on) = (protection, passed_dsn_on);
     if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {
         if let (Some(sender), false) = (sender, unsigned.is_empty()) {
             telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
@@ -94,7 +103,7 @@ async fn attempt<S: Spool>(
 }
 
 /// The beginning of a content, at least up to the end of its header. What the relay itself put on top of the header fits into the margin.
-async fn head(content: &Content, header_size: usize) -> std::io::Result<Bytes> {
+pub(super) async fn head(content: &Content, header_size: usize) -> std::io::Result<Bytes> {
     const MARGIN: usize = 16 << 10;
     match content {
         Content::Inline(octets) => Ok(octets.clone()),
@@ -116,7 +125,7 @@ async fn settle<S: Spool>(
     shared: &Shared<S>,
     upstream: &Upstream,
     account: AccountName,
-    Course { started, protection }: Course,
+    Course { started, protection, .. }: Course,
     job: Job,
     left_out: usize,
     judgement: Judgement,
@@ -127,17 +136,29 @@ async fn settle<S: Spool>(
     let due = if judgement.counts { Scheduler::retry_at(&shared.schedule, ended, message.id, attempts) } else { ended };
     let results: Vec<(&Recipient, &Outcome)> = delivery.recipients.iter().zip(&judgement.outcomes).collect();
     let of = |wanted: Disposition| results.iter().filter(move |(_, outcome)| outcome.disposition == wanted);
-    let failed: Vec<FailedRecipient> = of(Disposition::Failed)
-        .filter(|(recipient, _)| wants_bounce(recipient))
-        .map(|(recipient, outcome)| FailedRecipient {
+    let reported = |(recipient, outcome): &(&Recipient, &Outcome)| {
+        let wanted = recipient.dsn.notify;
+        let action = match outcome.disposition {
+            Disposition::Failed => Some(Action::Failed).filter(|_| wants_failure(recipient)),
+            // RFC 3461 §5.2.2: of what another server has, and will say no more about.
+            Disposition::Sent => Some(Action::Relayed).filter(|_| wanted.is_some_and(|notify| notify.success)),
+            Disposition::Deferred => None,
+        };
+        action.map(|action| Reported {
             address: recipient.address.clone(),
             orcpt: recipient.dsn.orcpt.clone(),
-            outcome: (*outcome).clone(),
-            expired: false,
+            action,
+            status: outcome.status,
+            diagnostic: outcome.diagnostic.clone(),
             remote_mta: Some(upstream.endpoint.host.clone()),
             last_attempt: Some(ended),
         })
-        .collect();
+    };
+    let to_report: Vec<Reported> = results.iter().filter_map(reported).collect();
+    let failed_readers: Vec<&Recipient> = match message.kind {
+        Kind::Mail => Vec::new(),
+        Kind::Notice => of(Disposition::Failed).map(|(recipient, _)| *recipient).collect(),
+    };
     let mut last_reply = of(Disposition::Deferred).next().map(|(_, outcome)| outcome.diagnostic.clone()).unwrap_or_default();
     let remaining = (of(Disposition::Deferred).count() + left_out) as u16;
     let settled = results
@@ -172,19 +193,20 @@ async fn settle<S: Spool>(
         shared.alarm(Alarm::AccountSuspended(account.clone()), AlarmChange::Cleared);
         shared.alarm(Alarm::RouteSuspended(delivery.route.clone()), AlarmChange::Cleared);
     }
-    let notice = notice(shared, &job, &failed, ended).await;
+    failed_readers.iter().for_each(|reader| notices::failed(shared, &reader.address, ended));
+    let told = notices::tell_of(shared, message, &job.content, to_report, ended).await;
     // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
     // in doubt, and its budget as it was really used.
     shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
     let (held, in_doubt) = (hold.is_some(), judgement.in_doubt);
-    let settlement = Settlement { delivery: delivery.id, settled, due, last_reply, attempts, notice: notice.clone(), hold, in_doubt };
+    let settlement = Settlement { delivery: delivery.id, settled, due, last_reply, attempts, telling: told.telling.clone(), hold, in_doubt };
     let Some(last) = record(shared, settlement).await else { return };
-    told(shared, message, &failed, notice, last);
+    leave(shared, message, told, last, ended);
     shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });
 }
 
 /// Whether the sender wants to hear of it if this recipient fails; if it did not say so, it does (RFC 3461 §4.1).
-fn wants_bounce(recipient: &Recipient) -> bool {
+fn wants_failure(recipient: &Recipient) -> bool {
     recipient.dsn.notify.is_none_or(|notify| notify.failure)
 }
 
@@ -214,34 +236,25 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
     };
     let now = shared.clock.now();
     let lifetime = shared.schedule.lifetime;
-    let outcome = Outcome {
-        disposition: Disposition::Failed,
+    let expired = |recipient: &Recipient| Reported {
+        address: recipient.address.clone(),
+        orcpt: recipient.dsn.orcpt.clone(),
+        action: Action::Expired,
         // RFC 3463 §3.5: delivery time expired.
         status: EnhancedStatus::new(4, 4, 7),
-        diagnostic: format!("not delivered within {}", crate::units::format_duration(lifetime)),
-        step: Step::Connect,
+        diagnostic: job.last_reply.clone(),
+        remote_mta: None,
+        last_attempt: None,
     };
-    let failed: Vec<FailedRecipient> = job
-        .delivery
-        .recipients
-        .iter()
-        .filter(|recipient| wants_bounce(recipient))
-        .map(|recipient| FailedRecipient {
-            address: recipient.address.clone(),
-            orcpt: recipient.dsn.orcpt.clone(),
-            outcome: outcome.clone(),
-            expired: true,
-            remote_mta: None,
-            last_attempt: None,
-        })
-        .collect();
-    let notice = notice(&shared, &job, &failed, now).await;
+    let recipients = job.delivery.recipients.iter().filter(|recipient| wants_failure(recipient)).map(expired).collect();
+    let told = notices::tell_of(&shared, &job.message, &job.content, recipients, now).await;
     let settled = job.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
-    let settlement = Settlement { settled, notice: notice.clone(), ..Settlement::unchanged(&job.delivery, now, String::new()) };
+    let telling = told.telling.clone();
+    let settlement = Settlement { settled, telling, ..Settlement::unchanged(&job.delivery, now, String::new()) };
     // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
     let Some(last) = record(&shared, settlement).await else { return };
-    told(&shared, &job.message, &failed, notice, last);
+    leave(&shared, &job.message, told, last, now);
 }
 
 /// Records a settlement, however long the store needs; `None` if it never will. Returns whether the message has left the queue.
@@ -259,42 +272,12 @@ async fn record<S: Spool>(shared: &Shared<S>, settlement: Settlement) -> Option<
     }
 }
 
-/// What follows from a recorded settlement: the notice enters the queue, and the log says so.
-fn told<S: Spool>(shared: &Shared<S>, message: &Message, failed: &[FailedRecipient], notice: Option<NewMessage>, last: bool) {
-    match notice {
-        Some(notice) => {
-            if let Some(to) = notice.deliveries.first().and_then(|delivery| delivery.recipients.first()) {
-                telemetry::notice_queued(message.id, notice.message.id, &to.address);
-            }
-            shared.tell(Event::Add(notice.deliveries.iter().map(|delivery| queued(&notice.message, delivery)).collect()));
-        }
-        None if !failed.is_empty() => telemetry::notice_impossible(message),
-        None => {}
-    }
+/// What follows from a recorded settlement: what is told of it, and the end of the message's story if it was the last.
+fn leave<S: Spool>(shared: &Shared<S>, message: &Message, told: Told, last: bool, now: Timestamp) {
+    notices::recorded(shared, message, told, now);
     if last {
         telemetry::removed(message.id);
     }
-}
-
-/// The notice about failed recipients, if there is anybody to tell and a route to tell it by.
-async fn notice<S: Spool>(shared: &Shared<S>, job: &Job, failed: &[FailedRecipient], now: Timestamp) -> Option<NewMessage> {
-    if failed.is_empty() {
-        return None;
-    }
-    // A header that cannot be read any more only makes the notice shorter.
-    let head = head(&job.content, shared.session.header_size).await.unwrap_or_default();
-    let header = &head[..mail::header_end(&head).unwrap_or(head.len())];
-    let id = shared.ids.next(now);
-    let Notice { message, recipients, content } =
-        notice::bounce(&Bounce { id, now, hostname: &shared.hostname, original: &job.message, header, failed })?;
-    let size = content.len() as u64;
-    let addressee = |address: Mailbox| {
-        let class = shared.policy.recipient(&message.client, &address, Some(size)).ok()?;
-        Some(Addressee { class, address, dsn: RecipientDsn::default() })
-    };
-    let recipients: Vec<Addressee> = recipients.into_iter().filter_map(addressee).collect();
-    let deliveries = shared.policy.split(&message.client, recipients, size, id, now).ok()?;
-    (!deliveries.is_empty()).then_some(NewMessage { message, deliveries, content })
 }
 
 /// What the scheduler must know of a delivery.

@@ -6,7 +6,7 @@
 use crate::clock::Timestamp;
 use crate::mail::{DeliveryId, InDoubt, Queued};
 use crate::schedule::{OnDoubt, Settings};
-use crate::store::{Settlement, Spool, StoreError};
+use crate::store::{Settlement, Spool, StoreError, Telling};
 use crate::telemetry;
 
 /// Tells the log of a delivery in doubt. Returns why it is to be held, if it is.
@@ -43,7 +43,7 @@ pub(super) async fn found<S: Spool>(
             due: queued.due,
             last_reply: format!("in doubt: the {attempt} was cut off"),
             attempts: queued.attempts,
-            notice: None,
+            telling: Telling::default(),
             hold,
             in_doubt: true,
         };

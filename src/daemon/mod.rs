@@ -23,6 +23,7 @@ mod doubt;
 mod ledger;
 mod listener;
 mod login;
+mod notices;
 mod operate;
 mod session;
 mod shutdown;
@@ -60,6 +61,7 @@ use crate::upstream::{Endpoint, Login, Pool};
 use alarms::Board;
 use listener::Entry;
 use login::Logins;
+use notices::Desk;
 use shutdown::Signals;
 use socket::Socket;
 use tokens::Tokens;
@@ -138,6 +140,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let ledger = store.ledger().await?;
     ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
     let board = Board::new(&config.notices, ledger.alarms, &names);
+    let desk = Desk::new(&config.notices, ledger.gathering);
     let (mut queued, mut doubtful) = (0, Vec::new());
     let known: HashSet<RouteName> = config.schedule.accounts.iter().map(|account| account.route.clone()).collect();
     store
@@ -158,7 +161,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let (dispatcher, events) = mpsc::unbounded_channel();
     let accounts = config.schedule.accounts.len();
     let grace = config.grace;
-    let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher, board)?);
+    let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher, (board, desk))?);
     shared.doubts.store(in_doubt as u64, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
     for (listener, entry) in listeners {
@@ -167,6 +170,8 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     tasks.spawn(alarms::run(shared.clone()));
     tasks.spawn(alarms::watch(shared.clone()));
     tasks.spawn(tokens::announce(shared.clone()));
+    tasks.spawn(notices::run(shared.clone()));
+    tasks.spawn(notices::watch(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
     let control = tokio::spawn(control::serve(shared.clone(), socket));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
@@ -280,6 +285,7 @@ struct Shared<S> {
     alarms: Board,
     /// Attempts in doubt since the start, those that were found then included.
     doubts: AtomicU64,
+    desk: Desk,
 }
 
 /// An account and where it logs in; or a route without accounts.
@@ -301,7 +307,7 @@ impl<S: Spool> Shared<S> {
         newest: Option<QueueId>,
         (clock, boot_id): (Clock, String),
         dispatcher: mpsc::UnboundedSender<dispatch::Event>,
-        board: Board,
+        (board, desk): (Board, Desk),
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
         let node = std::process::id() as u16;
@@ -328,6 +334,7 @@ impl<S: Spool> Shared<S> {
             notices: config.notices,
             alarms: board,
             doubts: AtomicU64::new(0),
+            desk,
         })
     }
 

@@ -19,5 +19,5 @@ pub use policy::{Addressee, Policy};
 pub use rates::{MOST_PER_MINUTE, Rate};
 pub use repair::{Facts, Repair, RepairError};
 pub use routes::RouteSettings;
-pub use settings::{ClientSettings, LineEndings, Overlap, Pattern, Settings, is_public};
+pub use settings::{ClientSettings, LineEndings, Overlap, Pattern, Readers, Settings, is_public};
 pub use users::{HashError, PasswordHash, UserSettings, Users};

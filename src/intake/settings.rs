@@ -24,6 +24,18 @@ pub struct Settings {
     pub sessions_per_address: usize,
 }
 
+/// Who is told what became of a client's mail.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Readers {
+    /// Who sent the message: its reverse-path.
+    #[default]
+    Author,
+    /// These, whoever sent it.
+    These(Vec<Mailbox>),
+    /// Nobody; the log says it all the same.
+    Nobody,
+}
+
 /// One `[[client]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
@@ -57,6 +69,8 @@ pub struct ClientSettings {
     pub messages_per_minute: Option<NonZeroU32>,
     /// Recipients that it may name in a minute.
     pub recipients_per_minute: Option<NonZeroU32>,
+    /// Who is told what became of its mail.
+    pub notify: Readers,
 }
 
 impl ClientSettings {
@@ -78,6 +92,7 @@ impl ClientSettings {
             connections_per_minute: None,
             messages_per_minute: None,
             recipients_per_minute: None,
+            notify: Readers::default(),
         }
     }
 

@@ -4,6 +4,7 @@ mod author;
 mod header;
 mod message;
 mod queue_id;
+mod reported;
 mod rewrite;
 mod sender;
 pub mod sevenbit;
@@ -16,6 +17,7 @@ pub use message::{
     AccountName, AppName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Queued, Recipient, RouteName,
 };
 pub use queue_id::{NotAQueueId, QueueId, QueueIds};
+pub use reported::{Action, Gathered, NotAnAction, Reported};
 pub use rewrite::{Rewrite, Rewritten, growth_bound, rewrite};
 pub use sender::{DisplayName, DisplayNameError, Sender, SenderPolicy, Senders, Signatures};
 pub use trace::{Trace, domain, message_id};

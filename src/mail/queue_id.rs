@@ -24,6 +24,12 @@ impl QueueId {
         (number >= 0).then_some(Self(number))
     }
 
+    /// The last id that could be given out at that time.
+    pub fn last_of(at: Timestamp) -> Self {
+        let millis = at.as_millis().saturating_sub(EPOCH_MILLIS).max(0);
+        Self(millis.saturating_add(1).saturating_mul(1 << (NODE_BITS + SEQUENCE_BITS)) - 1)
+    }
+
     /// The number that the store keeps.
     pub fn number(self) -> i64 {
         self.0

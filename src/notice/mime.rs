@@ -51,7 +51,7 @@ pub fn write_parts(out: &mut Vec<u8>, boundary: &str, parts: &[Part]) {
 }
 
 /// RFC 2045 §2.7: lines of printable octets that are short enough, with CRLF at their ends and nowhere else.
-fn is_seven_bit(body: &[u8]) -> bool {
+pub(super) fn is_seven_bit(body: &[u8]) -> bool {
     body.split_inclusive(|octet| *octet == b'\n').all(|line| {
         let text = line.strip_suffix(b"\r\n").unwrap_or(line);
         text.len() <= LONGEST_LINE && text.iter().all(|octet| matches!(octet, b'\t' | b' '..=b'~'))

@@ -50,13 +50,9 @@ impl Transaction {
     }
 }
 
-/// Equal for equal mailboxes: the domain's case does not count.
 fn hash(mailbox: &Mailbox) -> u64 {
     let mut hasher = DefaultHasher::new();
-    mailbox.local_part().hash(&mut hasher);
-    for octet in mailbox.domain().bytes() {
-        hasher.write_u8(octet.to_ascii_lowercase());
-    }
+    mailbox.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -4,6 +4,7 @@
 //! so none can reach a header or an upstream command) and liberal about the rest: underscores in domains, dots where the grammar has none.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// `local-part@domain`, kept as it was written. The domain compares without regard to case, the local part with it.
@@ -115,6 +116,13 @@ impl fmt::Display for Mailbox {
 impl PartialEq for Mailbox {
     fn eq(&self, other: &Self) -> bool {
         self.local_part() == other.local_part() && self.domain().eq_ignore_ascii_case(other.domain())
+    }
+}
+
+impl Hash for Mailbox {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.local_part().hash(state);
+        self.domain().bytes().for_each(|octet| state.write_u8(octet.to_ascii_lowercase()));
     }
 }
 

@@ -17,7 +17,8 @@ pub use settings::Settings;
 use std::future::Future;
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId, Queued};
+use crate::mail::{AccountName, Content, Delivery, DeliveryId, Gathered, Message, QueueId, Queued};
+use crate::smtp::Mailbox;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,8 @@ pub struct Job {
     pub delivery: Delivery,
     /// The content.
     pub content: Content,
+    /// What the last attempt came to, for its first deferred recipient; empty before the first attempt.
+    pub last_reply: String,
 }
 
 /// A message that the relay writes itself, with its content.
@@ -74,8 +77,8 @@ pub struct Settlement {
     pub last_reply: String,
     /// Attempts counted against the delivery, this one included if it counts.
     pub attempts: u32,
-    /// The notice about those that failed, if there is to be one.
-    pub notice: Option<NewMessage>,
+    /// What somebody is told of it.
+    pub telling: Telling,
     /// Those that remain are held from here on, for this reason.
     pub hold: Option<String>,
     /// The upstream server may have the message although it did not say so.
@@ -86,8 +89,28 @@ impl Settlement {
     /// The end of an attempt after which everything is as it was, due now.
     pub fn unchanged(delivery: &Delivery, now: Timestamp, last_reply: String) -> Self {
         let (settled, attempts) = (Vec::new(), delivery.attempts);
-        Self { delivery: delivery.id, settled, due: now, last_reply, attempts, notice: None, hold: None, in_doubt: false }
+        Self { delivery: delivery.id, settled, due: now, last_reply, attempts, telling: Telling::default(), hold: None, in_doubt: false }
     }
+}
+
+/// What somebody is told of mail: recorded together with what it is about, so that nothing is told twice or never.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Telling {
+    /// At once.
+    pub notices: Vec<NewMessage>,
+    /// Later, together with other things.
+    pub gathered: Vec<Gathered>,
+}
+
+/// How much is gathered for a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gathering {
+    /// Whom it is for.
+    pub reader: Mailbox,
+    /// How many recipients it is about.
+    pub count: usize,
+    /// When the first of it happened.
+    pub since: Timestamp,
 }
 
 /// An attempt that is about to begin.
@@ -187,6 +210,8 @@ pub struct Ledger {
     pub suspended: Vec<Suspended>,
     /// The alarms that are raised, or of whose end the operators do not know.
     pub alarms: Vec<AlarmRow>,
+    /// What is gathered for whom.
+    pub gathering: Vec<Gathering>,
 }
 
 /// A queued delivery, for a listing.
@@ -244,7 +269,7 @@ pub trait Spool: Send + Sync + 'static {
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
 
     /// Records the end of an attempt. A message without recipients left is removed, its content with it; returns whether this one was.
-    /// What is settled already, or was removed, is left as it is, and there is no second notice.
+    /// What is settled already, or was removed, is left as it is, and nobody is told anything a second time.
     fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// What is kept besides messages. Called once, at start.
@@ -262,6 +287,18 @@ pub trait Spool: Send + Sync + 'static {
 
     /// Records that these are all alarms there are, together with the mail that tells of them, if there is one.
     fn keep_alarms(&self, alarms: Vec<AlarmRow>, mail: Option<NewMessage>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// At most `limit` queued deliveries of clients' mail that was accepted before `before`, and of whose delay nobody was told, oldest first.
+    fn delayed(&self, before: Timestamp, limit: usize) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
+
+    /// Records that a delivery's delay was told. Returns whether it was: what is settled or was told of before is left as it is.
+    fn warn(&self, delivery: DeliveryId, telling: Telling) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The first `limit` of what is gathered for a reader, and the mark up to which that goes.
+    fn gathered(&self, reader: &Mailbox, limit: usize) -> impl Future<Output = Result<(Vec<Gathered>, i64), StoreError>> + Send;
+
+    /// Removes what is gathered for a reader up to a mark, together with recording the notice that tells of it, if there is one.
+    fn digest(&self, reader: &Mailbox, mark: i64, notice: Option<NewMessage>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records that an operator holds deliveries, or releases them; those that are not there are left out. Mail waits meanwhile: of very many,
     /// give some thousands at a time.

@@ -249,14 +249,29 @@ pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
     }
 }
 
-/// A notice about failed recipients was queued.
+/// A notice about what became of recipients was queued.
 pub fn notice_queued(about: QueueId, notice: QueueId, to: &Mailbox) {
-    info!(event = "notice-queued", queue_id = %about, notice = %notice, to = %to, "notice of failure queued");
+    info!(event = "notice-queued", queue_id = %about, notice = %notice, to = %to, "notice queued");
 }
 
-/// Recipients failed and nobody can be told: the message came from the null path, or was itself a notice.
-pub fn notice_impossible(about: &Message) {
-    warn!(event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Angle(&about.reverse_path), "nobody can be told of the failure");
+/// What became of so many recipients is told with the reader's next digest.
+pub fn notice_gathered(about: QueueId, reader: &Mailbox, recipients: usize) {
+    info!(event = "notice-gathered", queue_id = %about, to = %reader, nrcpt = recipients, "told with the next digest");
+}
+
+/// A digest of what was gathered for a reader was queued.
+pub fn digest_queued(notice: QueueId, to: &Mailbox) {
+    info!(event = "digest-queued", notice = %notice, to = %to, "digest queued");
+}
+
+/// What was gathered about so many recipients was dropped: notices do not reach the reader, or no route leads there.
+pub fn digest_impossible(reader: &Mailbox, recipients: usize) {
+    warn!(event = "digest-impossible", to = %reader, nrcpt = recipients, "notices do not reach this address; what was gathered for it is dropped");
+}
+
+/// Something became of recipients that somebody should be told, and nobody can be.
+pub fn notice_impossible(about: &Message, why: &str) {
+    warn!(event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Angle(&about.reverse_path), why, "nobody can be told");
 }
 
 /// The last recipient of a message is settled; it has left the queue.

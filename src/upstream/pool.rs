@@ -51,6 +51,8 @@ pub struct Attempt {
     pub protection: Option<Protection>,
     /// A part of the content had to be converted, for the server takes only ASCII.
     pub converted: bool,
+    /// What the sender asked of notices went with it: the server offers DSN (RFC 3461), and of success it will tell itself.
+    pub passed_dsn_on: bool,
 }
 
 /// Makes one transaction over a warm connection of the account, or a new one, which is then kept warm.
@@ -69,21 +71,24 @@ pub async fn deliver(
     if let Some(mut connection) = pool.take(account) {
         let report = connection.transact(transaction).await;
         if !was_dead(&report) {
-            let (protection, converted) = (Some(connection.protection()), connection.converted);
-            pool.put(account, connection);
-            return Attempt { result: Ok(report), origin: Origin::Warm, protection, converted };
+            return attempt(pool, account, connection, report, Origin::Warm);
         }
         origin = Origin::Replaced;
     }
     match Connection::open(endpoint, login).await {
         Ok(mut connection) => {
             let report = connection.transact(transaction).await;
-            let (protection, converted) = (Some(connection.protection()), connection.converted);
-            pool.put(account, connection);
-            Attempt { result: Ok(report), origin, protection, converted }
+            attempt(pool, account, connection, report, origin)
         }
-        Err(trouble) => Attempt { result: Err(trouble), origin, protection: None, converted: false },
+        Err(trouble) => Attempt { result: Err(trouble), origin, protection: None, converted: false, passed_dsn_on: false },
     }
+}
+
+/// What came of a transaction on a connection, which goes back to where it can be used again.
+fn attempt(pool: &Pool, account: &AccountName, connection: Connection, report: Report, origin: Origin) -> Attempt {
+    let (protection, converted, passed_dsn_on) = (Some(connection.protection()), connection.converted, connection.offers().dsn);
+    pool.put(account, connection);
+    Attempt { result: Ok(report), origin, protection, converted, passed_dsn_on }
 }
 
 /// The connection had ended before MAIL was answered, or its only answer was that it has: 421, or that its token is stale.

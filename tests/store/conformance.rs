@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hve_relay::mail::{AccountName, DeliveryId, InDoubt, Kind, QueueId, Queued};
 use hve_relay::smtp::ReversePath;
-use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, NewMessage, Settlement, Spool, Start, Started, StoreError};
+use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, NewMessage, Settlement, Spool, Start, Started, StoreError, Telling};
 
 use crate::samples::{self, SIZES, accept, id, is_intact, now, settled, start};
 
@@ -31,7 +31,8 @@ macro_rules! conformance {
             what_is_used_of_budgets_is_kept_line_by_line,
             where_the_clocks_stand_is_kept, accounts_stay_suspended_until_they_are_resumed, what_is_held_stays_held_until_it_is_released,
             the_end_of_an_attempt_can_hold_and_tells_of_doubt, a_removed_delivery_is_gone_and_its_message_with_the_last, the_last_reply_is_that_of_the_last_attempt,
-            a_listing_comes_in_pages_oldest_first, a_listing_goes_on_behind_what_has_gone, alarms_are_kept_with_the_mail_that_tells_of_them);
+            a_listing_comes_in_pages_oldest_first, a_listing_goes_on_behind_what_has_gone, alarms_are_kept_with_the_mail_that_tells_of_them,
+            what_is_gathered_comes_with_the_settlement_and_goes_with_the_digest, a_delay_is_told_once);
     };
     ($bed:expr; $($case:ident),+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,7 +191,7 @@ pub async fn a_notice_comes_with_the_settlement(bed: impl Bed) {
     for (number, size) in [(1, 2_000), (3, 100_000)] {
         accept(&spool, id(number), 100, &[1]).await.expect("accepted");
         let notice = notice(id(number + 1), size);
-        spool.settle(Settlement { notice: Some(notice.clone()), ..settled(first(number), &[0]) }).await.expect("settled");
+        spool.settle(Settlement { telling: told(notice.clone()), ..settled(first(number), &[0]) }).await.expect("settled");
         let job = spool.load(first(number + 1)).await.expect("served").expect("queued");
         assert!(is_intact(&job));
         assert_eq!((job.message, job.delivery), (notice.message, notice.deliveries[0].clone()));
@@ -201,7 +202,7 @@ pub async fn a_notice_comes_with_the_settlement(bed: impl Bed) {
 pub async fn settling_twice_does_nothing(bed: impl Bed) {
     let spool = bed.open();
     accept(&spool, id(1), 100, &[1]).await.expect("accepted");
-    let settlement = Settlement { notice: Some(notice(id(2), 100)), ..settled(first(1), &[0]) };
+    let settlement = Settlement { telling: told(notice(id(2), 100)), ..settled(first(1), &[0]) };
     spool.settle(settlement.clone()).await.expect("settled");
     spool.settle(settled(first(2), &[0])).await.expect("the notice, too");
     spool.settle(settlement).await.expect("settled before");
@@ -325,6 +326,11 @@ fn first(number: i64) -> DeliveryId {
 
 fn deferred(delivery: DeliveryId) -> Settlement {
     settled(delivery, &[])
+}
+
+/// One notice and nothing else.
+fn told(notice: NewMessage) -> Telling {
+    Telling { notices: vec![notice], gathered: Vec::new() }
 }
 
 fn notice(id: QueueId, size: usize) -> NewMessage {

@@ -5,7 +5,7 @@ use hve_relay::mail::{
     AccountName, Class, ClientName, Content, Delivery, DeliveryId, Kind, Message, Priority, QueueId, Recipient, RouteName,
 };
 use hve_relay::smtp::{MessageDsn, RecipientDsn, Ret, ReversePath};
-use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, Job, Settlement, Spool, Start, Started, StoreError};
+use hve_relay::store::{Bookkeeping, BudgetRow, Incoming, Job, Settlement, Spool, Start, Started, StoreError, Telling};
 
 /// Sizes on both sides of each threshold, as a burst of mixed mail has them.
 pub const SIZES: [usize; 10] = [700, 0, 4_096, 1, 32_768, 32_769, 2_000, 131_072, 300_001, 12];
@@ -94,7 +94,7 @@ pub async fn start(spool: &impl Spool, delivery: DeliveryId, recipients: u16, bu
 /// The end of an attempt after which these ordinals are settled.
 pub fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
     let settled = ordinals.to_vec();
-    Settlement { delivery, settled, due: now(), last_reply: String::new(), attempts: 1, notice: None, hold: None, in_doubt: false }
+    Settlement { delivery, settled, due: now(), last_reply: String::new(), attempts: 1, telling: Telling::default(), hold: None, in_doubt: false }
 }
 
 /// Whether the content is the one that belongs to the message.

@@ -45,9 +45,12 @@ use self::read::Readers;
 use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
-use super::{AlarmRow, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settlement, Spool, Start, Started, StoreError, Suspended};
+use super::{
+    AlarmRow, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settlement, Spool, Start, Started, StoreError, Suspended, Telling,
+};
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Delivery, DeliveryId, Message, QueueId, Queued};
+use crate::mail::{AccountName, Delivery, DeliveryId, Gathered, Message, QueueId, Queued};
+use crate::smtp::Mailbox;
 
 /// Operations that may wait for the writer before the next one has to wait outside.
 const WAITING_MAX: usize = 1_024;
@@ -339,6 +342,23 @@ impl Spool for Sqlite {
 
     async fn keep_alarms(&self, alarms: Vec<AlarmRow>, mail: Option<NewMessage>) -> Result<(), StoreError> {
         self.submit(Operation::KeepAlarms { alarms, mail }).await.map(drop)
+    }
+
+    async fn delayed(&self, before: Timestamp, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.read(move |connection, _| read::delayed(connection, before, limit.min(LISTED_MAX))).await
+    }
+
+    async fn warn(&self, delivery: DeliveryId, telling: Telling) -> Result<bool, StoreError> {
+        self.submit(Operation::Warn { delivery, telling }).await.map(|done| matches!(done, Done::Recorded))
+    }
+
+    async fn gathered(&self, reader: &Mailbox, limit: usize) -> Result<(Vec<Gathered>, i64), StoreError> {
+        let reader = reader.clone();
+        self.read(move |connection, _| read::gathered(connection, &reader, limit)).await
+    }
+
+    async fn digest(&self, reader: &Mailbox, mark: i64, notice: Option<NewMessage>) -> Result<(), StoreError> {
+        self.submit(Operation::Digest { reader: reader.clone(), mark, notice }).await.map(drop)
     }
 
     async fn hold(&self, deliveries: Vec<DeliveryId>, held: bool) -> Result<(), StoreError> {

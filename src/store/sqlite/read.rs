@@ -6,16 +6,17 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Result, Row};
+use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
 
 use super::place::Place;
 use super::{fault, schema};
 use crate::clock::Timestamp;
 use crate::mail::{
-    AccountName, Class, ClientName, Content, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, QueueId, Queued, Recipient, RouteName,
+    AccountName, Action, Class, ClientName, Content, Delivery, DeliveryId, Gathered, InDoubt, Kind, Message, Priority, QueueId, Queued,
+    Recipient, Reported, RouteName,
 };
-use crate::smtp::{Mailbox, MessageDsn, RecipientDsn, ReversePath};
-use crate::store::{AlarmRow, Anchor, BudgetRow, Job, Ledger, Listed, StoreError, Suspended};
+use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, RecipientDsn, ReversePath};
+use crate::store::{AlarmRow, Anchor, BudgetRow, Gathering, Job, Ledger, Listed, StoreError, Suspended};
 
 /// Deliveries read at a time, each on a connection of its own that is then kept; more would only contend for the processors.
 pub(super) const AT_ONCE: usize = 4;
@@ -102,9 +103,9 @@ pub(super) fn queued(connection: &Connection, mut each: impl FnMut(Queued) -> bo
 
 /// A delivery with all that its attempt needs.
 pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Result<Option<Job>> {
-    let select = "SELECT message, part, route, class, attempts, due FROM delivery WHERE message = ?1 AND part = ?2";
-    let found = connection.prepare_cached(select)?.query_row(key(id), |row| delivery(row, 0)).optional()?;
-    let Some(mut delivery) = found else { return Ok(None) };
+    let select = "SELECT message, part, route, class, attempts, due, last_reply FROM delivery WHERE message = ?1 AND part = ?2";
+    let found = connection.prepare_cached(select)?.query_row(key(id), |row| Ok((delivery(row, 0)?, row.get(6)?))).optional()?;
+    let Some((mut delivery, last_reply)) = found else { return Ok(None) };
     delivery.recipients = recipients(connection, id)?;
     let (message, content) = connection
         .prepare_cached(
@@ -113,21 +114,35 @@ pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Res
                FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.id = ?1",
         )?
         .query_row([id.message.number()], |row| Ok((message(row)?, content(row, place)?)))?;
-    Ok(Some(Job { message, delivery, content }))
+    Ok(Some(Job { message, delivery, content, last_reply }))
 }
+
+/// What a listing shows of a delivery and its message.
+const LISTED: &str =
+    "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
+        ret, envid, d.message, d.part, route, class, attempts, due, held, last_reply, hold_reason, doubts
+   FROM delivery d JOIN message m ON m.id = d.message";
 
 /// At most `limit` deliveries behind `after`, oldest first.
 pub(super) fn list(connection: &Connection, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Listed>> {
-    let mut select = connection.prepare_cached(
-        "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
-                ret, envid, d.message, d.part, route, class, attempts, due, held, last_reply,
-                hold_reason, doubts
-           FROM delivery d JOIN message m ON m.id = d.message
-          WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3",
-    )?;
     // No queue id is negative.
     let (message_after, part_after) = after.map_or((-1, 0), key);
-    let found = select.query_map((message_after, part_after, limit as i64), |row| {
+    let select = format!("{LISTED} WHERE (d.message, d.part) > (?1, ?2) ORDER BY d.message, d.part LIMIT ?3");
+    listed(connection, &select, params![message_after, part_after, limit as i64])
+}
+
+/// At most `limit` deliveries of mail that was accepted before `before`, and of whose delay nobody was told, oldest first.
+pub(super) fn delayed(connection: &Connection, before: Timestamp, limit: usize) -> Result<Vec<Listed>> {
+    // Queue ids grow with time, so that what is younger is not even looked at.
+    let select = format!(
+        "{LISTED} WHERE d.message <= ?1 AND d.warned = 0 AND m.accepted_at < ?2 AND m.kind = 'mail' ORDER BY d.message, d.part LIMIT ?3"
+    );
+    listed(connection, &select, params![QueueId::last_of(before).number(), before.as_millis(), limit as i64])
+}
+
+fn listed(connection: &Connection, select: &str, parameters: impl Params) -> Result<Vec<Listed>> {
+    let mut select = connection.prepare_cached(select)?;
+    let found = select.query_map(parameters, |row| {
         Ok(Listed {
             message: message(row)?,
             delivery: delivery(row, 15)?,
@@ -142,6 +157,38 @@ pub(super) fn list(connection: &Connection, after: Option<DeliveryId>, limit: us
         delivery.recipients = recipients(connection, delivery.id)?;
     }
     Ok(listed)
+}
+
+/// The first of what is gathered for a reader, and the mark of the last of it.
+pub(super) fn gathered(connection: &Connection, reader: &Mailbox, limit: usize) -> Result<(Vec<Gathered>, i64)> {
+    let mut select = connection.prepare_cached(
+        "SELECT id, reader, at, message, client, accepted_at, subject, envid, address, orcpt, action, status, diagnostic, remote_mta, last_attempt
+           FROM gathered WHERE reader = ?1 ORDER BY id LIMIT ?2",
+    )?;
+    let mut rows = select.query(params![reader.as_str(), limit as i64])?;
+    let (mut found, mut mark) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        mark = row.get(0)?;
+        found.push(Gathered {
+            reader: mailbox(row, 1)?,
+            at: Timestamp::from_millis(row.get(2)?),
+            message: queue_id(row, 3)?,
+            client: ClientName::new(row.get::<_, String>(4)?),
+            accepted_at: Timestamp::from_millis(row.get(5)?),
+            subject: row.get(6)?,
+            envid: row.get(7)?,
+            recipient: Reported {
+                address: mailbox(row, 8)?,
+                orcpt: parsed(row, 9)?,
+                action: parsed(row, 10)?.unwrap_or(Action::Failed),
+                status: parsed(row, 11)?.unwrap_or(EnhancedStatus::new(5, 0, 0)),
+                diagnostic: row.get(12)?,
+                remote_mta: row.get(13)?,
+                last_attempt: row.get::<_, Option<_>>(14)?.map(Timestamp::from_millis),
+            },
+        });
+    }
+    Ok((found, mark))
 }
 
 /// What is kept besides messages.
@@ -167,6 +214,12 @@ pub(super) fn ledger(connection: &Connection) -> Result<Ledger> {
         let (since, cleared) = (Timestamp::from_millis(row.get(1)?), row.get::<_, Option<_>>(3)?.map(Timestamp::from_millis));
         Ok(AlarmRow { name: row.get(0)?, since, why: row.get(2)?, cleared, told: row.get(4)? })
     })?;
+    let mut gathering = connection.prepare("SELECT reader, count(*), min(at) FROM gathered GROUP BY reader ORDER BY reader")?;
+    let gathering = gathering.query_map([], |row| {
+        let count: i64 = row.get(1)?;
+        let since = Timestamp::from_millis(row.get(2)?);
+        Ok(Gathering { reader: mailbox(row, 0)?, count: usize::try_from(count).unwrap_or(usize::MAX), since })
+    })?;
     let anchor = connection.query_row("SELECT boot_id, boot, at, ahead FROM anchor", [], |row| {
         Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?), ahead: row.get(3)? })
     });
@@ -175,6 +228,7 @@ pub(super) fn ledger(connection: &Connection) -> Result<Ledger> {
         anchor: anchor.optional()?,
         suspended: suspended.collect::<Result<_>>()?,
         alarms: alarms.collect::<Result<_>>()?,
+        gathering: gathering.collect::<Result<_>>()?,
     })
 }
 

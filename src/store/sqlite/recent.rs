@@ -58,11 +58,11 @@ impl Recent {
         let place = entry.deliveries.iter().position(|delivery| delivery.id == id)?;
         let delivery = entry.deliveries.swap_remove(place);
         if !entry.deliveries.is_empty() {
-            return Some(Job { message: entry.message.clone(), delivery, content: entry.content.clone() });
+            return Some(Job { message: entry.message.clone(), delivery, content: entry.content.clone(), last_reply: String::new() });
         }
         let Entry { message, content, octets, .. } = state.messages.remove(&id.message)?;
         state.octets -= octets;
-        Some(Job { message, delivery, content })
+        Some(Job { message, delivery, content, last_reply: String::new() })
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Delivery, DeliveryId, Kind, Message, QueueId, Recipient};
-use crate::store::{AlarmRow, Anchor, BudgetRow, Settlement, Start, Suspended};
+use crate::mail::{AccountName, Delivery, DeliveryId, Gathered, Kind, Message, QueueId, Recipient, Reported};
+use crate::smtp::Mailbox;
+use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Settlement, Start, Suspended, Telling};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +86,7 @@ pub(super) fn start(connection: &Connection, Start { delivery, account, recipien
         .map(|rows| rows == 1)
 }
 
-/// Writes the end of an attempt, and its notice. Does nothing if the delivery is not there: it was settled
+/// Writes the end of an attempt, and what is told of it. Does nothing if the delivery is not there: it was settled
 /// before, or removed.
 pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Left> {
     let Settlement { delivery: DeliveryId { message, part }, due, attempts, last_reply, hold, in_doubt, .. } = settlement;
@@ -104,13 +105,60 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
     for ordinal in &settlement.settled {
         delete_recipient.execute(params![id, part, ordinal])?;
     }
-    if let Some(notice) = &settlement.notice {
-        accept(connection, &notice.message, &notice.deliveries, Stored::Row(&notice.content))?;
-    }
+    tell(connection, &settlement.telling)?;
     if connection.prepare_cached("SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2")?.exists(params![id, part])? {
         return Ok(Left::Message);
     }
     remove(connection, settlement.delivery)
+}
+
+/// Marks that a delivery's delay was told, and writes what is told. False if it is not there, or was marked before.
+pub(super) fn warn(connection: &Connection, DeliveryId { message, part }: DeliveryId, telling: &Telling) -> Result<bool> {
+    let mark = "UPDATE delivery SET warned = 1 WHERE message = ?1 AND part = ?2 AND warned = 0";
+    if connection.prepare_cached(mark)?.execute(params![message.number(), part])? == 0 {
+        return Ok(false);
+    }
+    tell(connection, telling).map(|()| true)
+}
+
+/// Removes what is gathered for a reader up to a mark, and writes the notice that tells of it.
+pub(super) fn digest(connection: &Connection, reader: &Mailbox, mark: i64, notice: Option<&NewMessage>) -> Result<()> {
+    connection.prepare_cached("DELETE FROM gathered WHERE reader = ?1 AND id <= ?2")?.execute(params![reader.as_str(), mark])?;
+    notice.map_or(Ok(()), |notice| accept_own(connection, notice))
+}
+
+/// Writes what is told.
+fn tell(connection: &Connection, Telling { notices, gathered }: &Telling) -> Result<()> {
+    notices.iter().try_for_each(|notice| accept_own(connection, notice))?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO gathered (reader, at, message, client, accepted_at, subject, envid, address, orcpt, action, status, diagnostic, remote_mta,
+         last_attempt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?;
+    gathered.iter().try_for_each(|Gathered { reader, at, message, client, accepted_at, subject, envid, recipient }| {
+        let Reported { address, orcpt, action, status, diagnostic, remote_mta, last_attempt } = recipient;
+        let row = params![
+            reader.as_str(),
+            at.as_millis(),
+            message.number(),
+            client.as_str(),
+            accepted_at.as_millis(),
+            subject,
+            envid,
+            address.as_str(),
+            orcpt.as_ref().map(|orcpt| orcpt.to_string()),
+            action.as_str(),
+            status.to_string(),
+            diagnostic,
+            remote_mta,
+            last_attempt.map(Timestamp::as_millis),
+        ];
+        insert.execute(row).map(drop)
+    })
+}
+
+/// Writes a message of the relay's own.
+pub(super) fn accept_own(connection: &Connection, NewMessage { message, deliveries, content }: &NewMessage) -> Result<()> {
+    accept(connection, message, deliveries, Stored::Row(content))
 }
 
 /// Removes a delivery with its recipients, and with its message if it was the last. Does nothing if it is not there.

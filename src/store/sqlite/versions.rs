@@ -146,7 +146,7 @@ SELECT queue_id || '.' || part AS delivery,
     .into()
 }
 
-/// What clients ask of notices, and what operators have been told.
+/// What clients ask of notices, what they and the operators have been told, and what they are to be told.
 fn version_3() -> String {
     "
 -- RFC 3461; none: not said.
@@ -157,6 +157,28 @@ ALTER TABLE recipient ADD COLUMN orcpt TEXT;   -- as in the parameter: type;xtex
 ALTER TABLE delivery ADD COLUMN hold_reason TEXT NOT NULL DEFAULT '';  -- why it is held, if no operator did it
 ALTER TABLE delivery ADD COLUMN doubts INTEGER NOT NULL DEFAULT 0;     -- attempts of which nobody knows whether they delivered it
 ALTER TABLE anchor ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0;  -- milliseconds by which the wall clock was ahead of the relay's time
+
+ALTER TABLE delivery ADD COLUMN warned INTEGER NOT NULL DEFAULT 0;  -- of its delay was told
+
+-- What somebody is to be told together with other things: what became of one recipient.
+CREATE TABLE gathered (
+    id           INTEGER PRIMARY KEY,
+    reader       TEXT NOT NULL,
+    at           INTEGER NOT NULL,
+    message      INTEGER NOT NULL,  -- it may have left
+    client       TEXT NOT NULL,
+    accepted_at  INTEGER NOT NULL,
+    subject      TEXT NOT NULL,
+    envid        TEXT,
+    address      TEXT NOT NULL,
+    orcpt        TEXT,
+    action       TEXT NOT NULL,
+    status       TEXT NOT NULL,
+    diagnostic   TEXT NOT NULL,
+    remote_mta   TEXT,
+    last_attempt INTEGER
+) STRICT;
+CREATE INDEX gathered_for ON gathered (reader, id);
 
 -- The alarms that are raised, or of whose end the operators do not know.
 CREATE TABLE alarm (

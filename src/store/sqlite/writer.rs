@@ -24,7 +24,8 @@ use super::statements::{self, Left, Stored};
 use super::{Shared, fault};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId};
-use crate::store::{AlarmRow, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended};
+use crate::smtp::Mailbox;
+use crate::store::{AlarmRow, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended, Telling};
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
@@ -48,6 +49,8 @@ pub(super) enum Operation {
     Suspend(Suspended),
     Resume(AccountName),
     KeepAlarms { alarms: Vec<AlarmRow>, mail: Option<NewMessage> },
+    Warn { delivery: DeliveryId, telling: Telling },
+    Digest { reader: Mailbox, mark: i64, notice: Option<NewMessage> },
 }
 
 /// An operation and who waits for it.
@@ -62,6 +65,8 @@ pub(super) struct Request {
 pub(super) enum Done {
     /// It is recorded.
     Recorded,
+    /// The delivery was not as it must be.
+    NotThere,
     /// It is recorded; for each attempt whether its delivery was there.
     Started(Vec<bool>),
     /// It is recorded, and the message has left the queue; if its content was in a file, that goes when this is dropped.
@@ -86,6 +91,7 @@ pub(super) struct Writer {
 /// What an operation did inside a transaction that is not yet committed.
 enum Applied {
     Recorded,
+    NotThere,
     Started(Vec<bool>),
     /// The message left; whether its content is in a file that is no longer needed.
     Removed {
@@ -198,6 +204,7 @@ impl Writer {
     fn done(&self, request: Request, applied: Applied) {
         let done = match applied {
             Applied::Recorded => Done::Recorded,
+            Applied::NotThere => Done::NotThere,
             Applied::Started(there) => Done::Started(there),
             Applied::Removed { message, in_file } => Done::Removed(in_file.then(|| Doomed::new(self.shared.place.content_of(message)))),
         };
@@ -218,7 +225,9 @@ impl Writer {
             | Operation::KeepLedger(_)
             | Operation::Suspend(_)
             | Operation::Resume(_)
-            | Operation::KeepAlarms { .. } => {}
+            | Operation::KeepAlarms { .. }
+            | Operation::Warn { .. }
+            | Operation::Digest { .. } => {}
         }
         // Whoever waited may have gone.
         let _ = request.answer.send(Ok(done));
@@ -291,10 +300,13 @@ impl Operation {
             Self::Resume(account) => statements::resume(connection, account).map(|()| Applied::Recorded),
             Self::KeepAlarms { alarms, mail } => {
                 statements::keep_alarms(connection, alarms)?;
-                if let Some(NewMessage { message, deliveries, content }) = mail {
-                    statements::accept(connection, message, deliveries, Stored::Row(content))?;
-                }
-                Ok(Applied::Recorded)
+                mail.as_ref().map_or(Ok(()), |mail| statements::accept_own(connection, mail)).map(|()| Applied::Recorded)
+            }
+            Self::Warn { delivery, telling } => {
+                statements::warn(connection, *delivery, telling).map(|told| if told { Applied::Recorded } else { Applied::NotThere })
+            }
+            Self::Digest { reader, mark, notice } => {
+                statements::digest(connection, reader, *mark, notice.as_ref()).map(|()| Applied::Recorded)
             }
         }
     }
@@ -314,20 +326,26 @@ impl Operation {
         }
     }
 
+    /// The messages of the relay's own that come with it.
+    fn own_messages(&self) -> &[NewMessage] {
+        match self {
+            Self::Settle(Settlement { telling, .. }) | Self::Warn { telling, .. } => &telling.notices,
+            Self::KeepAlarms { mail: own, .. } | Self::Digest { notice: own, .. } => own.as_slice(),
+            _ => &[],
+        }
+    }
+
     fn new_message(&self) -> Option<QueueId> {
         match self {
             Self::Accept { message, .. } => Some(message.id),
-            Self::Settle(settlement) => settlement.notice.as_ref().map(|notice| notice.message.id),
-            Self::KeepAlarms { mail, .. } => mail.as_ref().map(|mail| mail.message.id),
-            _ => None,
+            _ => self.own_messages().iter().map(|own| own.message.id).max(),
         }
     }
 
     fn octets(&self) -> usize {
         match self {
             Self::Accept { body: Body::Row(octets), .. } => octets.len(),
-            Self::Settle(settlement) => settlement.notice.as_ref().map_or(0, |notice| notice.content.len()),
-            _ => 0,
+            _ => self.own_messages().iter().map(|own| own.content.len()).sum(),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::store::{AlarmRow, Anchor, Bookkeeping, BudgetRow, Ledger, Listed, Settlement, Spool, Suspended};
+use hve_relay::mail::{AccountName, Action, ClientName, DeliveryId, Gathered, Reported};
+use hve_relay::smtp::{EnhancedStatus, Mailbox};
+use hve_relay::store::{AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Settlement, Spool, Suspended, Telling};
 
-use super::{Bed, deferred, first, notice, queued};
+use super::{Bed, deferred, first, notice, queued, told};
 use crate::samples::{accept, id, is_intact, now, settled, start};
 
 pub async fn what_is_used_of_budgets_is_kept_line_by_line(bed: impl Bed) {
@@ -91,6 +92,87 @@ pub async fn alarms_are_kept_with_the_mail_that_tells_of_them(bed: impl Bed) {
     assert_eq!(spool.ledger().await.expect("served").alarms.len(), 1);
 }
 
+fn gathered(number: i64, reader: &str) -> Gathered {
+    let far = number % 2 == 0;
+    let recipient = Reported {
+        address: format!("jürgen{number}@contoso.com").parse().expect("a mailbox"),
+        orcpt: if far { "rfc822;j+2B1@contoso.com".parse().ok() } else { None },
+        action: if far { Action::Delayed } else { Action::Failed },
+        status: EnhancedStatus::new(5, 1, 10),
+        diagnostic: "550 5.1.10 für immer".into(),
+        remote_mta: far.then(|| "smtp.example".into()),
+        last_attempt: far.then(now),
+    };
+    Gathered {
+        reader: reader.parse().expect("a mailbox"),
+        at: now() + Duration::from_secs(number as u64),
+        message: id(number),
+        client: ClientName::new("erp"),
+        accepted_at: now(),
+        subject: "Rechnung für Sie".into(),
+        envid: far.then(|| "PO 7".into()),
+        recipient,
+    }
+}
+
+pub async fn what_is_gathered_comes_with_the_settlement_and_goes_with_the_digest(bed: impl Bed) {
+    let (erp, other): (Mailbox, Mailbox) = ("erp@contoso.com".parse().expect("a mailbox"), "other@contoso.com".parse().expect("a mailbox"));
+    let spool = bed.open();
+    for number in 1..=5 {
+        accept(&spool, id(number), 100, &[1]).await.expect("accepted");
+        let reader = if number == 3 { other.as_str() } else { erp.as_str() };
+        let telling = Telling { notices: Vec::new(), gathered: vec![gathered(number, reader)] };
+        let settlement = Settlement { telling, ..settled(first(number), &[0]) };
+        spool.settle(settlement.clone()).await.expect("settled");
+        spool.settle(settlement).await.expect("settled before");
+    }
+    drop(spool);
+    let spool = bed.open();
+    let since = |number| now() + Duration::from_secs(number);
+    let all =
+        [Gathering { reader: erp.clone(), count: 4, since: since(1) }, Gathering { reader: other.clone(), count: 1, since: since(3) }];
+    assert_eq!(spool.ledger().await.expect("served").gathering, all);
+
+    let (found, mark) = spool.gathered(&erp, 3).await.expect("served");
+    assert_eq!(found, [1, 2, 4].map(|number| gathered(number, "erp@contoso.com")));
+    spool.digest(&erp, mark, Some(notice(id(9), 700))).await.expect("recorded");
+    assert_eq!(queued(&spool).await.iter().map(|queued| queued.id).collect::<Vec<_>>(), [first(9)]);
+    let (found, mark) = spool.gathered(&erp, 3).await.expect("served");
+    assert_eq!(found, [gathered(5, "erp@contoso.com")]);
+    spool.digest(&erp, mark, None).await.expect("recorded");
+    assert_eq!(spool.gathered(&erp, 3).await, Ok((Vec::new(), 0)));
+    assert_eq!(spool.ledger().await.expect("served").gathering, all[1..]);
+}
+
+pub async fn a_delay_is_told_once(bed: impl Bed) {
+    let spool = bed.open();
+    for number in [1, 2, 4] {
+        accept(&spool, id(number), 100, &[1, 2]).await.expect("accepted");
+    }
+    spool.settle(Settlement { telling: told(notice(id(3), 100)), ..settled(first(2), &[0]) }).await.expect("settled");
+    let part = |number, part| DeliveryId { message: id(number), part };
+    let delayed = async |limit| {
+        let found = spool.delayed(now() + Duration::from_millis(1), limit).await.expect("served");
+        found.into_iter().map(|listed| (listed.delivery.id, listed.delivery.recipients.len())).collect::<Vec<_>>()
+    };
+    // Of a notice nobody is warned.
+    let all = [(part(1, 1), 1), (part(1, 2), 2), (part(2, 2), 2), (part(4, 1), 1), (part(4, 2), 2)];
+    assert_eq!((delayed(9).await, delayed(2).await), (all.to_vec(), all[..2].to_vec()));
+    assert_eq!(spool.delayed(now(), 9).await, Ok(Vec::new()), "none is older");
+
+    for (number, told_of) in [(7, true), (8, false)] {
+        let telling = Telling { notices: vec![notice(id(number), 700)], gathered: vec![gathered(number, "erp@contoso.com")] };
+        assert_eq!(spool.warn(part(1, 2), telling).await, Ok(told_of));
+    }
+    assert_eq!(spool.warn(part(2, 1), told(notice(id(8), 700))).await, Ok(false), "it is settled");
+    assert_eq!(delayed(9).await, [all[0], all[2], all[3], all[4]]);
+    drop(spool);
+    let spool = bed.open();
+    assert_eq!(spool.delayed(now() + Duration::from_secs(1), 9).await.expect("served").len(), 4);
+    assert!(spool.load(first(7)).await.expect("served").is_some() && spool.load(first(8)).await.expect("served").is_none());
+    assert_eq!(spool.ledger().await.expect("served").gathering.len(), 1);
+}
+
 pub async fn what_is_held_stays_held_until_it_is_released(bed: impl Bed) {
     let spool = bed.open();
     for number in 1..=3 {
@@ -150,7 +232,7 @@ pub async fn a_removed_delivery_is_gone_and_its_message_with_the_last(bed: impl 
         assert!(is_intact(&spool.load(second).await.expect("served").expect("still there")));
         assert_eq!(spool.remove(second).await, Ok(true), "although it is under way");
         assert_eq!(spool.remove(second).await, Ok(false));
-        let late = Settlement { notice: Some(notice(id(7), 10)), ..settled(second, &[0]) };
+        let late = Settlement { telling: told(notice(id(7), 10)), ..settled(second, &[0]) };
         assert_eq!(spool.settle(late).await, Ok(false), "the end of that changes nothing");
     }
     assert_eq!(spool.remove(first(9)).await, Ok(false), "it was never there");

@@ -89,7 +89,7 @@ fn settle(number: i64) -> Operation {
         due,
         last_reply: String::new(),
         attempts: 1,
-        notice: None,
+        telling: Telling::default(),
         hold: None,
         in_doubt: false,
     })

@@ -1,96 +1,89 @@
-//! The bounce: the notice to the sender of a message that some of its recipients will not get it (RFC 3464, RFC 6522, RFC 3834).
+//! The notice to the sender of a message about what became of its recipients (RFC 3464, RFC 6522, RFC 3834): they will not get it, they still
+//! wait for it, or, where that was asked for, another server has it.
 //!
-//! Three parts: plain words for a person, the same as fields for a program, and the header of the message it is about. Everything is ASCII on
-//! the wire with lines of at most 998 octets, whatever the message, the addresses or the server's words have in them; only an international
-//! address of the notice's own recipient stands in `To` as it is, since there is no other form for it (RFC 6532).
+//! Three parts: plain words for a person, the same as fields for a program, and the header of the message it is about, or all of it where its
+//! sender asked for that and it is small. Everything is ASCII on the wire with lines of at most 998 octets, whatever the message, the addresses
+//! or the server's words have in them; only an international address of the notice's own reader stands in `To` as it is (RFC 6532).
 //!
-//! No notice is ever written about a notice or to the null path, so none can be answered with another. A device's reverse-path may not exist;
-//! then the notice itself fails, and that is the end of it.
-
-use std::fmt::Write;
+//! No notice is ever written about a notice, so none can be answered with another. A device's reverse-path may not exist; then the notice itself
+//! fails, and that is the end of it.
 
 use super::letter::{Letter, Notice, field};
-use super::mime::Part;
+use super::mime::{Part, is_seven_bit};
 use super::plain::plain_words;
+use super::status;
 use crate::clock::Timestamp;
-use crate::mail::words::{one_line, write_field};
-use crate::mail::{Header, Kind, Message, QueueId, domain};
-use crate::reply::Outcome;
-use crate::smtp::{EnhancedStatus, Mailbox, Orcpt};
+use crate::mail::{Action, Header, Kind, Message, QueueId, Reported, domain};
+use crate::smtp::{Mailbox, Ret};
 
 /// Octets of the original's header that a notice carries; whole fields only.
 const HEADER: usize = 64 * 1024;
-/// Characters of the server's words for one recipient.
-pub(super) const DIAGNOSTIC: usize = 2_000;
-/// RFC 3463 §3.5: delivery time expired.
-const EXPIRED: EnhancedStatus = EnhancedStatus::new(4, 4, 7);
-const FAILED: EnhancedStatus = EnhancedStatus::new(5, 0, 0);
+/// Octets of a message that comes back whole with RET=FULL: a notice should not be what fills the mailbox of who made a mistake in bulk.
+pub const WHOLE: u64 = 64 * 1024;
 
-/// What a bounce is about.
+/// What a notice is about.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounce<'a> {
+pub struct Report<'a> {
     /// The name of the notice, a new one.
     pub id: QueueId,
     /// The present time.
     pub now: Timestamp,
     /// Our own name.
     pub hostname: &'a str,
+    /// Who is told.
+    pub reader: &'a Mailbox,
     /// The message.
     pub original: &'a Message,
     /// Its stored header.
     pub header: &'a [u8],
-    /// Those who will not get it.
-    pub failed: &'a [FailedRecipient],
+    /// All of it, if it has at most [`WHOLE`] octets.
+    pub whole: Option<&'a [u8]>,
+    /// Until when those that wait will be tried.
+    pub retry_until: Timestamp,
+    /// What became of its recipients.
+    pub recipients: &'a [Reported],
 }
 
-/// One who will not get the message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedRecipient {
-    /// The forward-path.
-    pub address: Mailbox,
-    /// The address that the sender had in mind, if it said so (RFC 3461 §4.2).
-    pub orcpt: Option<Orcpt>,
-    /// What the last attempt came to.
-    pub outcome: Outcome,
-    /// It did not fail by itself, the time for it ran out.
-    pub expired: bool,
-    /// The server that said so, if one did.
-    pub remote_mta: Option<String>,
-    /// When the last attempt ended, if there was one.
-    pub last_attempt: Option<Timestamp>,
+/// How much of the message comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// Its header, as usual.
+    Header,
+    /// All of it.
+    Whole,
+    /// Its header, although its sender asked for all of it.
+    HeaderOnly,
 }
 
-impl FailedRecipient {
-    /// RFC 3464 §2.3.4: of what failed the class is 5, or 4 where only time ran out.
-    pub(super) fn status(&self) -> EnhancedStatus {
-        match self.outcome.status {
-            _ if self.expired => EXPIRED,
-            status if status.class == 5 => status,
-            _ => FAILED,
-        }
-    }
-}
-
-/// Writes a bounce; none about a notice, none to the null path, none about nobody.
-pub fn bounce(about: &Bounce<'_>) -> Option<Notice> {
-    let recipient = about.original.reverse_path.mailbox()?;
-    if about.original.kind == Kind::Notice || about.failed.is_empty() {
+/// Writes a notice; none about a notice, and none about nobody.
+pub fn report(about: &Report<'_>) -> Option<Notice> {
+    if about.original.kind == Kind::Notice || about.recipients.is_empty() {
         return None;
     }
+    let returned = returned(about);
+    let original = match (returned, about.whole) {
+        (Returned::Whole, Some(whole)) => Part::new("message/rfc822", "The message", whole),
+        _ => Part::new("text/rfc822-headers", "Header of the message", original_header(about.header)),
+    };
     let parts = [
-        Part::new("text/plain; charset=utf-8", "What happened", plain_words(about).as_bytes()),
+        Part::new("text/plain; charset=utf-8", "What happened", plain_words(about, returned).as_bytes()),
         Part::new("message/delivery-status", "Delivery report", &delivery_status(about)),
-        Part::new("text/rfc822-headers", "Header of the message", original_header(about.header)),
+        original,
     ];
+    let said = match about.recipients.iter().map(|recipient| recipient.action).min() {
+        Some(Action::Relayed) => "Sent on",
+        Some(Action::Delayed) => "Not delivered yet",
+        _ => "Not delivered",
+    };
     let subject = match about.original.subject.as_str() {
-        "" => format!("Not delivered: your message of {}", about.original.accepted_at.rfc5322()),
-        subject => format!("Not delivered: {subject}"),
+        "" => format!("{said}: your message of {}", about.original.accepted_at.rfc5322()),
+        subject => format!("{said}: {subject}"),
     };
     let letter = Letter {
         id: about.id,
         now: about.now,
         hostname: about.hostname,
-        recipients: vec![recipient.clone()],
+        recipients: vec![about.reader.clone()],
         subject,
         client: about.original.client.clone(),
         priority: about.original.priority,
@@ -99,8 +92,19 @@ pub fn bounce(about: &Bounce<'_>) -> Option<Notice> {
     Some(letter.report(&parts))
 }
 
+/// RFC 3461 §4.3: RET is about notices of failures. A message with octets beyond ASCII would have to be encoded anew, which nothing but its
+/// sender may do (RFC 2046 §5.2.1).
+fn returned(about: &Report<'_>) -> Returned {
+    let failed = about.recipients.iter().any(|recipient| matches!(recipient.action, Action::Failed | Action::Expired));
+    match about.whole {
+        _ if about.original.dsn.ret != Some(Ret::Full) || !failed => Returned::Header,
+        Some(whole) if is_seven_bit(whole) => Returned::Whole,
+        _ => Returned::HeaderOnly,
+    }
+}
+
 /// The part for programs (RFC 3464 §2).
-fn delivery_status(about: &Bounce<'_>) -> Vec<u8> {
+fn delivery_status(about: &Report<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     if let Some(envid) = &about.original.dsn.envid {
         field(&mut out, "Original-Envelope-Id", envid);
@@ -108,54 +112,11 @@ fn delivery_status(about: &Bounce<'_>) -> Vec<u8> {
     field(&mut out, "Reporting-MTA", &format!("dns; {}", domain(about.hostname)));
     field(&mut out, "X-HVE-Relay-Queue-ID", &about.original.id.to_string());
     field(&mut out, "Arrival-Date", &about.original.accepted_at.rfc5322());
-    for failed in about.failed {
+    for recipient in about.recipients {
         out.extend_from_slice(b"\r\n");
-        if let Some(orcpt) = &failed.orcpt {
-            field(&mut out, "Original-Recipient", &format!("{}; {}", orcpt.address_type, orcpt.ascii_address()));
-        }
-        field(&mut out, "Final-Recipient", &typed(&failed.address));
-        field(&mut out, "Action", "failed");
-        field(&mut out, "Status", &failed.status().to_string());
-        if let Some(remote) = &failed.remote_mta {
-            field(&mut out, "Remote-MTA", &format!("dns; {}", domain(remote)));
-        }
-        if !failed.outcome.diagnostic.trim().is_empty() {
-            write_field(&mut out, "Diagnostic-Code", &diagnostic_code(&failed.outcome.diagnostic));
-        }
-        if let Some(at) = failed.last_attempt {
-            field(&mut out, "Last-Attempt-Date", &at.rfc5322());
-        }
+        status::write_recipient(&mut out, recipient, about.retry_until);
     }
     out
-}
-
-/// An address with its type. One beyond ASCII is written in the form of RFC 6533 §3 that is safe in `message/delivery-status` (`utf-8-addr-xtext`).
-fn typed(address: &Mailbox) -> String {
-    if !address.is_international() {
-        return format!("rfc822; {address}");
-    }
-    let mut text = "utf-8; ".to_owned();
-    for c in address.as_str().chars() {
-        if c.is_ascii_graphic() && !matches!(c, '\\' | '+' | '=') {
-            text.push(c);
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\\x{{{:02X}}}", c as u32);
-        }
-    }
-    text
-}
-
-/// The server's words, or ours if no server spoke, as words that fit into a line (RFC 3464 §2.3.6).
-fn diagnostic_code(diagnostic: &str) -> Vec<String> {
-    let text: String = one_line(diagnostic, DIAGNOSTIC).chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
-    let is_reply = text.split(' ').next().is_some_and(|code| code.len() == 3 && code.bytes().all(|b| b.is_ascii_digit()));
-    let mut words = vec![if is_reply { "smtp;" } else { "x-hve-relay;" }.to_owned()];
-    for word in text.split_whitespace() {
-        // The text is ASCII, so any cut is between characters; a line has at most 998 octets.
-        words.extend(word.as_bytes().chunks(900).map(|piece| String::from_utf8_lossy(piece).into_owned()));
-    }
-    words
 }
 
 /// The fields of the header, as many whole ones as the limit allows.
@@ -177,8 +138,7 @@ mod tests {
 
     use super::*;
     use crate::mail::ClientName;
-    use crate::reply::{Disposition, Step};
-    use crate::smtp::{MessageDsn, ReversePath};
+    use crate::smtp::{EnhancedStatus, MessageDsn, ReversePath};
 
     fn original(subject: &str) -> Message {
         Message {
@@ -199,27 +159,36 @@ mod tests {
         }
     }
 
-    fn failed(address: &str, status: EnhancedStatus, diagnostic: &str) -> FailedRecipient {
-        let outcome = Outcome { disposition: Disposition::Failed, status, diagnostic: diagnostic.to_owned(), step: Step::Rcpt };
-        FailedRecipient {
+    fn failed(address: &str, status: EnhancedStatus, diagnostic: &str) -> Reported {
+        Reported {
             address: address.parse().expect("a mailbox"),
             orcpt: None,
-            outcome,
-            expired: false,
+            action: Action::Failed,
+            status,
+            diagnostic: diagnostic.to_owned(),
             remote_mta: Some("smtp-hve.office365.com".to_owned()),
             last_attempt: Some(Timestamp::from_millis(1_795_285_884_000)),
         }
     }
 
-    fn unknown() -> FailedRecipient {
+    fn unknown() -> Reported {
         let words = "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient bob@contoso.com not found by SMTP address lookup";
         failed("bob@contoso.com", EnhancedStatus::new(5, 1, 10), words)
     }
 
-    fn written(original: &Message, header: &[u8], failed: &[FailedRecipient]) -> Option<Notice> {
+    fn written(original: &Message, header: &[u8], recipients: &[Reported]) -> Option<Notice> {
+        returning(original, header, None, recipients)
+    }
+
+    fn returning(original: &Message, header: &[u8], whole: Option<&[u8]>, recipients: &[Reported]) -> Option<Notice> {
         let id = QueueId::from_number(78).expect("positive");
-        let now = Timestamp::from_millis(1_795_285_885_000 + if failed.iter().any(|f| f.expired) { 5 * 86_400_000 } else { 0 });
-        bounce(&Bounce { id, now, hostname: "relay.contoso.com", original, header, failed })
+        let lifetime = std::time::Duration::from_secs(5 * 86_400);
+        let late = recipients.iter().any(|recipient| recipient.action == Action::Expired);
+        let now = Timestamp::from_millis(1_795_285_885_000 + if late { 5 * 86_400_000 } else { 0 });
+        let somebody = "scan@contoso.com".parse().expect("a mailbox");
+        let reader = original.reverse_path.mailbox().unwrap_or(&somebody);
+        let retry_until = original.accepted_at + lifetime;
+        report(&Report { id, now, hostname: "relay.contoso.com", reader, original, header, whole, retry_until, recipients })
     }
 
     /// The three parts, decoded, of a notice that is sound on the wire.
@@ -263,10 +232,64 @@ mod tests {
         assert_eq!((notice.message.size, notice.message.smtputf8), (notice.content.len() as u64, false));
     }
 
+    fn waiting(address: &str, diagnostic: &str) -> Reported {
+        let (action, remote_mta, last_attempt) = (Action::Delayed, None, None);
+        Reported { action, remote_mta, last_attempt, ..failed(address, EnhancedStatus::new(4, 2, 2), diagnostic) }
+    }
+
+    fn sent_on(address: &str) -> Reported {
+        Reported {
+            action: Action::Relayed,
+            ..failed(address, EnhancedStatus::new(2, 6, 0), "250 2.6.0 <1@printer> Queued mail for delivery")
+        }
+    }
+
+    #[test]
+    fn recipients_that_wait() {
+        let list = [waiting("a@contoso.com", "452 4.2.2 Mailbox full"), waiting("b@contoso.com", "Much other mail waits before it.")];
+        let notice = written(&original("Scan"), HEADER, &list).expect("a notice");
+        assert_golden(&notice, include_str!("golden/delayed.eml"));
+        let [_, status, _] = parts(&notice);
+        assert!(status.contains("Diagnostic-Code: x-hve-relay; Much other mail waits before it.\r\nWill-Retry-Until: "));
+    }
+
+    #[test]
+    fn some_failed_some_wait_and_some_were_sent_on() {
+        let dsn = MessageDsn { ret: Some(Ret::Full), envid: Some("QQ 1".to_owned()) };
+        let list = [sent_on("a@contoso.com"), waiting("b@contoso.com", "452 4.2.2 Mailbox full"), unknown()];
+        let notice = returning(&Message { dsn, ..original("Scan") }, HEADER, None, &list).expect("a notice");
+        assert_golden(&notice, include_str!("golden/mixed.eml"));
+        let [text, status, _] = parts(&notice);
+        assert!(text.contains("more than 64 KiB") && status.matches("Action: ").count() == 3);
+        let relayed = written(&original("Scan"), HEADER, &[sent_on("a@contoso.com")]).expect("a notice");
+        assert_eq!(relayed.message.subject, "Sent on: Scan");
+        let [text, ..] = parts(&relayed);
+        assert!(text.starts_with("Your message has been given to the mail service for 1 recipient") && !text.contains("250 2.6.0"));
+    }
+
+    #[test]
+    fn the_whole_message_comes_back_where_that_was_asked_and_can_be() {
+        let whole = [HEADER, b"text\r\n"].concat();
+        let eight_bit = [HEADER, "für Sie\r\n".as_bytes()].concat();
+        let full = |whole: Option<&[u8]>, recipient: Reported| {
+            let dsn = MessageDsn { ret: Some(Ret::Full), envid: None };
+            let content = returning(&Message { dsn, ..original("Scan") }, HEADER, whole, &[recipient]).expect("a notice").content;
+            String::from_utf8(content).expect("ASCII")
+        };
+        let back = full(Some(&whole), unknown());
+        assert!(back.contains("Content-Type: message/rfc822\r\n") && back.contains("\r\n\r\ntext\r\n") && !back.contains("64 KiB"));
+        for (whole, recipient, said) in
+            [(None, unknown(), true), (Some(&eight_bit[..]), unknown(), true), (Some(&whole[..]), waiting("a@b", "451 4.3.0 Later"), false)]
+        {
+            let header = full(whole, recipient);
+            assert!(header.contains("Content-Type: text/rfc822-headers\r\n") && header.contains("more than 64 KiB") == said, "{header}");
+        }
+    }
+
     #[test]
     fn several_recipients_expired_international_and_in_other_words() {
-        let late = FailedRecipient {
-            expired: true,
+        let late = Reported {
+            action: Action::Expired,
             remote_mta: None,
             ..failed("late@contoso.com", EnhancedStatus::new(4, 4, 1), "connecting: no answer within 30s")
         };
@@ -286,7 +309,6 @@ mod tests {
         let notice = written(&original("x"), HEADER, &[unknown()]).expect("a notice");
         assert_eq!(written(&notice.message, HEADER, &[unknown()]), None);
         assert_eq!(written(&Message { kind: Kind::Notice, ..original("x") }, HEADER, &[unknown()]), None);
-        assert_eq!(written(&Message { reverse_path: ReversePath::Null, ..original("x") }, HEADER, &[unknown()]), None);
         assert_eq!(written(&original("x"), HEADER, &[]), None);
     }
 
@@ -296,7 +318,7 @@ mod tests {
         let reply =
             format!("550 5.7.1 {}\r\n\r\n--=_000000000002E_0--\r\nStatus: 2.0.0 {}", "x".repeat(1_500), "\u{1b}[31m\u{fc}".repeat(500));
         let header = format!("X: {}\r\nY: \0\u{fc}\r\n --=_000000000002E_0\r\n--=_000000000002E_0: z\r\nZ: end\r\n", "x".repeat(5_000));
-        let remote = FailedRecipient { remote_mta: Some("a b\r\nc".to_owned()), ..failed("a@b", EnhancedStatus::new(2, 0, 0), &reply) };
+        let remote = Reported { remote_mta: Some("a b\r\nc".to_owned()), ..failed("a@b", EnhancedStatus::new(2, 0, 0), &reply) };
         let notice = written(&hostile, header.as_bytes(), &[remote]).expect("a notice");
         let [_, status, found] = parts(&notice);
         assert!(found.contains("Z: end") && status.contains("\r\nStatus: 5.0.0\r\n") && !status.contains("\r\nStatus: 2"));
@@ -306,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_message_that_was_never_tried_expires_without_words() {
-        let untried = FailedRecipient { expired: true, last_attempt: None, remote_mta: None, ..failed("a@b", EXPIRED, " ") };
+        let untried =
+            Reported { action: Action::Expired, last_attempt: None, remote_mta: None, ..failed("a@b", EnhancedStatus::new(4, 4, 7), " ") };
         let [text, status, _] = parts(&written(&original("x"), HEADER, &[untried]).expect("a notice"));
         assert!(text.contains("kept trying for 5 days.") && !text.contains("The last attempt"));
         assert!(status.contains("Status: 4.4.7") && !status.contains("Diagnostic-Code") && !status.contains("Last-Attempt-Date"));
@@ -317,7 +340,7 @@ mod tests {
         let dsn = MessageDsn { ret: None, envid: Some("QQ 314159".to_owned()) };
         let orcpt = "rfc822;Bob+2BScan@contoso.com".parse().ok();
         let [_, status, _] =
-            parts(&written(&Message { dsn, ..original("x") }, HEADER, &[FailedRecipient { orcpt, ..unknown() }]).expect("a notice"));
+            parts(&written(&Message { dsn, ..original("x") }, HEADER, &[Reported { orcpt, ..unknown() }]).expect("a notice"));
         assert!(status.starts_with("Original-Envelope-Id: QQ 314159\r\nReporting-MTA: dns; relay.contoso.com\r\n"), "{status}");
         assert!(
             status.contains("Original-Recipient: rfc822; Bob+Scan@contoso.com\r\nFinal-Recipient: rfc822; bob@contoso.com\r\n"),
