@@ -46,6 +46,43 @@ fn with_subject<'t>(all: &'t [Taken], subject: &str) -> &'t Taken {
     taken
 }
 
+/// What Python's email package makes of a notice: no defect, a report whose parts it understands, and each recipient with its action and status.
+const EMAIL: &str = r#"
+import sys
+from email import message_from_binary_file, policy
+
+for path in sys.argv[1:]:
+    notice = message_from_binary_file(open(path, "rb"), policy=policy.default.clone(raise_on_defect=True))
+    assert not any(part.defects for part in notice.walk()), path
+    assert notice["Auto-Submitted"] in ("auto-replied", "auto-generated") and notice["Date"].datetime and notice["From"].addresses, path
+    text = notice.get_body(("plain",)) or notice
+    assert "mail relay relay.contoso.com" in text.get_content(), path
+    if notice.get_content_type() == "text/plain":
+        continue
+    assert notice.get_content_type() == "multipart/report" and notice.get_param("report-type") == "delivery-status", path
+    status = notice.get_payload(1)
+    assert status.get_content_type() == "message/delivery-status", path
+    first, *recipients = status.get_payload()
+    assert first["Reporting-MTA"] == "dns; relay.contoso.com" and recipients, path
+    for recipient in recipients:
+        kind, address = recipient["Final-Recipient"].split("; ")
+        assert kind in ("rfc822", "utf-8") and "@" in address, path
+        assert (recipient["Action"], recipient["Status"][0]) in (("failed", "5"), ("failed", "4"), ("delayed", "4"), ("relayed", "2")), path
+print("read", len(sys.argv) - 1)
+"#;
+
+#[test]
+fn pythons_email_package_reads_every_notice() {
+    if !is_installed("python3", &["-c", "import email"]) {
+        return;
+    }
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/notice/golden");
+    let files: Vec<_> = std::fs::read_dir(golden).expect("notices").map(|file| file.expect("a file").path()).collect();
+    assert!(files.len() >= 5);
+    let said = run(Command::new("python3").args(["-c", EMAIL]).args(&files), b"");
+    assert_eq!(said.trim(), format!("read {}", files.len()));
+}
+
 /// Messages of an application in Python: one connection for many, dots, content beyond ASCII, recipients that are refused, addresses beyond ASCII.
 const SMTPLIB: &str = r#"
 import smtplib, sys

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use hve_relay::sim::{Fault, Step, Taken};
+use hve_relay::sim::{Extension, Fault, Step, Taken};
 use support::client::{Client, stuffed};
 use support::{World, account, body, field, mail};
 
@@ -140,6 +140,15 @@ fn who_asked_to_hear_of_success_hears_that_the_message_was_passed_on() {
     );
     let text = String::from_utf8_lossy(body(&taken[1])).into_owned();
     assert!(text.contains("Content-Type: message/rfc822\r\n") && text.contains("\r\n\r\nthe text\r\n"), "all of it came back: {text}");
+}
+
+#[test]
+fn where_the_next_server_tells_of_success_the_relay_does_not() {
+    let world = World::with(1, |settings| settings.extensions.push(Extension::Dsn), |setup| setup);
+    let to = ["<a@contoso.com> NOTIFY=SUCCESS", "<nobody@contoso.com> NOTIFY=SUCCESS,FAILURE"];
+    let id = submit(&mut world.client(), "<app@contoso.com>", &to, &mail("order", b"text\r\n"));
+    world.removed(&id);
+    assert_eq!(told(&world.taken(2), "Action"), ["failed"]);
 }
 
 #[test]
