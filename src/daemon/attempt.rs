@@ -199,7 +199,8 @@ async fn settle<S: Spool>(
     // in doubt, and its budget as it was really used.
     shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
     let (held, in_doubt) = (hold.is_some(), judgement.in_doubt);
-    let settlement = Settlement { delivery: delivery.id, settled, due, last_reply, attempts, telling: told.telling.clone(), hold, in_doubt };
+    let settlement =
+        Settlement { delivery: delivery.id, settled, due, last_reply, attempts, telling: told.telling.clone(), hold, in_doubt };
     let Some(last) = record(shared, settlement).await else { return };
     leave(shared, message, told, last, ended);
     shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });

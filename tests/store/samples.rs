@@ -94,7 +94,16 @@ pub async fn start(spool: &impl Spool, delivery: DeliveryId, recipients: u16, bu
 /// The end of an attempt after which these ordinals are settled.
 pub fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
     let settled = ordinals.to_vec();
-    Settlement { delivery, settled, due: now(), last_reply: String::new(), attempts: 1, telling: Telling::default(), hold: None, in_doubt: false }
+    Settlement {
+        delivery,
+        settled,
+        due: now(),
+        last_reply: String::new(),
+        attempts: 1,
+        telling: Telling::default(),
+        hold: None,
+        in_doubt: false,
+    }
 }
 
 /// Whether the content is the one that belongs to the message.
