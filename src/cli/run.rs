@@ -17,12 +17,18 @@ pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
             return ExitCode::from(problems.exit_status());
         }
     };
-    telemetry::start(Settings { format: log.unwrap_or(config.log.format), ..config.log });
+    let log = match telemetry::start(Settings { format: log.unwrap_or(config.log.format), ..config.log }) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("hve-relay: cannot start: {error}");
+            return ExitCode::from(EX_IOERR);
+        }
+    };
     warnings.iter().for_each(|warning| telemetry::config_warning(&warning.to_string()));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("hve-relay: cannot start: {error}");
+            log.say(&format!("hve-relay: cannot start: {error}"));
             return ExitCode::from(EX_IOERR);
         }
     };
@@ -30,7 +36,7 @@ pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             telemetry::failed(&fault.to_string());
-            eprintln!("hve-relay: {fault}");
+            log.say(&format!("hve-relay: {fault}"));
             ExitCode::from(EX_IOERR)
         }
     }

@@ -38,6 +38,11 @@ pub fn stopped(queued: usize) {
     info!(event = "stopped", queued, "stopped");
 }
 
+/// The log could not be written for a while, and lines of it are lost.
+pub fn log_lost(lines: u64) {
+    error!(event = "log-lost", lines, "nobody read the log, and lines of it are lost");
+}
+
 /// A configuration loads, but something in it is probably not meant.
 pub fn config_warning(warning: &str) {
     warn!(event = "config-warning", "{warning}");

@@ -6,9 +6,11 @@
 //! Levels: `error` wants somebody now, `warn` wants somebody, `info` is the mail's own story, `debug` is the dialogue's.
 
 mod events;
+mod lines;
 mod output;
 mod settings;
 
 pub use events::*;
+pub use lines::Log;
 pub use output::start;
 pub use settings::{Format, Level, NotAFormat, Settings};

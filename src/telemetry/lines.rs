@@ -1,0 +1,222 @@
+//! Log lines on their way out: a buffer and a thread of its own, so that a reader who has stopped reading stops nobody else.
+//!
+//! Whoever logs appends to the buffer and goes on; the thread writes what has gathered. When the buffer is full, lines are lost and counted, and as
+//! soon as it flows again one line tells how many. Errors may still be added where others are lost. At the end everything is written, unless
+//! the reader takes nothing for [`PATIENCE`].
+//!
+//! Limits: [`USUAL`] and [`WITH_ERRORS`] octets, with those that are being written. What was not written yet goes with a process that is
+//! killed.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::events;
+
+/// Octets that wait at most: some thousand lines.
+const USUAL: usize = 1 << 20;
+/// The same where it is an error that is added.
+const WITH_ERRORS: usize = USUAL + (256 << 10);
+/// How long the end waits for a reader that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The lines that wait. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lines(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something has come or was written.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whole lines.
+    waiting: Vec<u8>,
+    /// Octets that are being written.
+    writing: usize,
+    /// Lines that had no room.
+    lost: u64,
+    /// No more will come.
+    closing: bool,
+}
+
+/// The log, as long as this lives; when it goes, what waits is written.
+#[derive(Debug)]
+#[must_use = "what waits is written when this goes"]
+pub struct Log(pub(super) Lines);
+
+impl Log {
+    /// Adds a line for people, behind all that was logged.
+    pub fn say(&self, line: &str) {
+        self.0.add(format!("{line}\n").as_bytes(), WITH_ERRORS);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Lines {
+    /// Starts the thread that writes them.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
+        let lines = Self::default();
+        let own = lines.clone();
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || own.run(output))?;
+        Ok(lines)
+    }
+
+    fn add(&self, line: &[u8], room: usize) {
+        let mut state = self.state();
+        if state.waiting.len() + state.writing + line.len() > room {
+            state.lost += 1;
+            return;
+        }
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Writes until the end.
+    fn run(&self, mut output: impl Write) {
+        let mut batch = Vec::new();
+        loop {
+            let mut state = self.state();
+            while state.waiting.is_empty() && !state.closing {
+                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.waiting.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut batch, &mut state.waiting);
+            state.writing = batch.len();
+            drop(state);
+            // Where nobody can read it, nobody can be told either.
+            let _ = output.write_all(&batch).and_then(|()| output.flush());
+            batch.clear();
+            let lost = std::mem::take(&mut self.state().lost);
+            if lost > 0 {
+                // Nobody may take the buffer for written before this is in it.
+                events::log_lost(lost);
+            }
+            self.state().writing = 0;
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Waits until everything is written.
+    fn close(&self) {
+        let mut state = self.state();
+        state.closing = true;
+        self.0.changed.notify_all();
+        while !state.waiting.is_empty() || state.writing > 0 {
+            let (next, waited) = self.0.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if waited.timed_out() {
+                return;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No step leaves the state half changed.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One event's way into the buffer: the formatter hands it over in one piece.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    lines: &'a Lines,
+    room: usize,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.lines.add(octets, self.room);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self, room: USUAL }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
+        let room = if *meta.level() == Level::ERROR { WITH_ERRORS } else { USUAL };
+        Line { lines: self, room }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use super::*;
+
+    /// Writes nothing until it is let.
+    struct Gate(Receiver<()>, SyncSender<Vec<u8>>);
+
+    impl Write for Gate {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            let _ = self.1.send(octets.to_vec());
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stops_holds_nobody_up_and_costs_no_more_than_it_may() {
+        let (open, gate) = sync_channel(100);
+        let (output, written) = sync_channel(100);
+        let lines = Lines::start(Gate(gate, output)).expect("a thread");
+        let line = [b'x'; 1_023].into_iter().chain(*b"\n").collect::<Vec<u8>>();
+        for _ in 0..USUAL / line.len() + 100 {
+            lines.add(&line, USUAL);
+        }
+        assert!(lines.state().lost >= 100);
+        let before = lines.state().lost;
+        lines.add(b"an error\n", WITH_ERRORS);
+        assert_eq!(lines.state().lost, before, "there is still room for it");
+        (0..100).for_each(|_| open.send(()).expect("it waits"));
+        lines.close();
+        let all: Vec<u8> = written.try_iter().flatten().collect();
+        assert!(all.ends_with(b"x\nan error\n") && all.len() <= WITH_ERRORS);
+        assert_eq!(lines.state().lost, 0, "that was told");
+    }
+
+    #[test]
+    fn the_end_writes_all_that_was_said() {
+        let (open, gate) = sync_channel::<()>(0);
+        drop(open);
+        let (output, written) = sync_channel(100);
+        let log = Log(Lines::start(Gate(gate, output)).expect("a thread"));
+        for number in 0..10 {
+            log.say(&number.to_string());
+        }
+        drop(log);
+        let all: Vec<u8> = written.try_iter().flatten().collect();
+        assert_eq!(all, b"0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    }
+}
