@@ -5,11 +5,19 @@ use std::process::ExitCode;
 
 use super::EX_IOERR;
 use crate::config::Config;
-use crate::daemon;
+use crate::daemon::{self, Inherited};
 use crate::telemetry::{self, Format, Settings};
 
 /// Runs until a signal comes. Problems of the configuration go to standard error as `check` prints them.
 pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
+    // First of all, as long as the process has no threads.
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("hve-relay: a socket that the service manager has passed on cannot be used: {error}");
+            return ExitCode::from(EX_IOERR);
+        }
+    };
     let (config, warnings) = match Config::load(path) {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -32,7 +40,7 @@ pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
             return ExitCode::from(EX_IOERR);
         }
     };
-    match runtime.block_on(daemon::run(config)) {
+    match runtime.block_on(daemon::run(config, inherited)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             telemetry::failed(&fault.to_string());

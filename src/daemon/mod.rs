@@ -20,11 +20,13 @@ mod attempt;
 mod control;
 mod dispatch;
 mod doubt;
+mod inherit;
 mod ledger;
 mod listener;
 mod login;
 mod notices;
 mod operate;
+mod service;
 mod session;
 mod shutdown;
 mod socket;
@@ -66,6 +68,7 @@ use shutdown::Signals;
 use socket::Socket;
 use tokens::Tokens;
 
+pub use inherit::Inherited;
 pub use shutdown::{Phase, Shutdown};
 
 /// Why the relay could not start, or had to end.
@@ -81,6 +84,11 @@ pub enum Fault {
         /// What to do; empty if nothing can be said.
         hint: &'static str,
     },
+    /// A socket that was passed on has an address that is no listener's.
+    #[error(
+        "the service manager has passed on a socket on {0}, which is no [[listener]]'s: write address = \"{0}\" with one, or take it out of the .socket unit"
+    )]
+    Inherited(SocketAddr),
     /// The operator's socket could not be had.
     #[error("cannot listen for operators on {}: {why}{hint}", path.display())]
     Control {
@@ -117,7 +125,7 @@ pub enum Fault {
 ///
 /// # Errors
 /// If a listener or the data directory cannot be had at start, or if the store fails for good.
-pub async fn run(config: Config) -> Result<(), Fault> {
+pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     let clock = Clock::start();
     // Before anybody can know that the relay runs.
     let signals = Signals::catch().map_err(|error| Fault::Task(error.to_string()))?;
@@ -128,7 +136,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         telemetry::orphans_removed(recovered.orphans);
     }
     recovered.damaged.iter().for_each(telemetry::content_damaged);
-    let listeners = bind(&config, clock.now())?;
+    let listeners = bind(&config, inherited, clock.now())?;
     // Whoever asks before the queue is recovered waits for the answer.
     let socket = Socket::bind(&config.control_socket).map_err(|why| Fault::control(&config.control_socket, why))?;
     let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, entry)| entry.address).collect();
@@ -174,15 +182,19 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     tasks.spawn(notices::watch(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
     let control = tokio::spawn(control::serve(shared.clone(), socket));
+    let service = tokio::spawn(service::run(shared.clone()));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
     let signals = tokio::spawn(signals.heed(shared.shutdown.clone(), grace));
     while tasks.join_next().await.is_some() {}
     let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
     signals.abort();
+    service.abort();
     // Nothing is left that an operator could ask.
     shared.shutdown.advance(Phase::Ending);
     control.await.map_err(|error| Fault::Task(error.to_string()))?;
+    // Ended or aborted, it holds nothing any more.
+    let _ = service.await;
     shared.pool.close_all().await;
     let fault = shared.shutdown.fault().map(str::to_owned);
     // Whoever still held it has ended with the tasks; if not, the store closes with the process.
@@ -214,9 +226,10 @@ fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Up
     Ok(upstreams)
 }
 
-fn bind(config: &Config, now: Timestamp) -> Result<Vec<(TcpListener, Entry)>, Fault> {
+fn bind(config: &Config, mut inherited: Inherited, now: Timestamp) -> Result<Vec<(TcpListener, Entry)>, Fault> {
     let bind = |wanted: &config::Listener| {
-        let listener = std::net::TcpListener::bind(wanted.address).and_then(|listener| {
+        let listener = inherited.bound_to(wanted.address).map_or_else(|| std::net::TcpListener::bind(wanted.address), Ok);
+        let listener = listener.and_then(|listener| {
             listener.set_nonblocking(true)?;
             TcpListener::from_std(listener)
         });
@@ -225,7 +238,11 @@ fn bind(config: &Config, now: Timestamp) -> Result<Vec<(TcpListener, Entry)>, Fa
         let entry = Entry::new(wanted.clone(), &config.session, bound, now);
         entry.map(|entry| (listener, entry)).map_err(|why| Fault::Certificate { address: wanted.address, why })
     };
-    config.listeners.iter().map(bind).collect()
+    let listeners = config.listeners.iter().map(bind).collect::<Result<_, _>>()?;
+    match inherited.left() {
+        Some(address) => Err(Fault::Inherited(address)),
+        None => Ok(listeners),
+    }
 }
 
 /// Waits; for ever if there is nothing to wait for.

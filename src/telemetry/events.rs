@@ -38,6 +38,11 @@ pub fn stopped(queued: usize) {
     info!(event = "stopped", queued, "stopped");
 }
 
+/// What must answer for the relay to be alive did not: no sign of life was sent to the service manager.
+pub fn watchdog_missed(why: &str) {
+    error!(event = "watchdog-missed", why, "no sign of life for the service manager");
+}
+
 /// The log could not be written for a while, and lines of it are lost.
 pub fn log_lost(lines: u64) {
     error!(event = "log-lost", lines, "nobody read the log, and lines of it are lost");

@@ -36,7 +36,12 @@ impl Relay {
 
     /// The same with these variables in its environment.
     pub fn start_in(config: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut relay = Self::spawn_in(config, variables);
+        Self::spawn_in(config, variables).ready()
+    }
+
+    /// Waits until it is ready for mail.
+    pub fn ready(self) -> Self {
+        let mut relay = self;
         let started = relay.wait_for("started", |line| line["event"] == "started");
         let first = started["listeners"].as_str().and_then(|text| text.split(", ").next()).expect("a listener");
         relay.address = first.parse().expect("an address");
@@ -50,15 +55,21 @@ impl Relay {
 
     fn spawn_in(config: &Path, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hve-relay"));
+        command.stdin(Stdio::null()).envs(variables.iter().copied());
+        Self::spawn_by(command, config)
+    }
+
+    /// The same with a command of one's own that is the binary, or becomes it.
+    pub fn spawn_by(mut command: Command, config: &Path) -> Self {
         // A proxy of the machine that runs the tests is not meant for them.
         for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"] {
-            command.env_remove(name);
+            if !command.get_envs().any(|(set, value)| set == name && value.is_some()) {
+                command.env_remove(name);
+            }
         }
         let mut child = command
-            .envs(variables.iter().copied())
             .args(["run", "--log", "json", "--config"])
             .arg(config)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
