@@ -11,6 +11,7 @@
 
 mod app;
 mod control;
+mod history;
 mod inbound;
 mod limits;
 mod listener;
@@ -63,7 +64,7 @@ use reader::Document;
 const LONGEST: u64 = 4 << 20;
 
 /// Everything that was configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The service's era, from which endpoint and limits come.
     pub profile: &'static Profile,
@@ -81,6 +82,10 @@ pub struct Config {
     pub schedule: schedule::Settings,
     /// Where the queue lies.
     pub store: store::Settings,
+    /// How much of the past is kept.
+    pub history: store::HistorySettings,
+    /// What a million recipients cost, for reports.
+    pub price_per_million: f64,
     /// The Unix socket on which the running relay answers the operator's commands; at most 100 octets.
     pub control_socket: PathBuf,
     /// The servers that mail goes to; never empty.
@@ -284,6 +289,8 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         listeners,
         control_socket: control::socket(document, findings, &data_dir),
         store: outbound::store(document, data_dir, session.message_size),
+        history: history::settings(document),
+        price_per_million: history::price(document),
         session,
         intake,
         users,

@@ -134,6 +134,17 @@ pub(super) fn or_none<T>(read: impl Fn(&DeValue<'_>) -> Result<T, Wrong>) -> imp
     }
 }
 
+/// An amount of money.
+pub(super) fn price(value: &DeValue<'_>) -> Result<f64, Wrong> {
+    let number = match value {
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number as f64),
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        _ => None,
+    };
+    let fits = number.filter(|number| (0.0..=1e9).contains(number));
+    fits.ok_or_else(|| Wrong::is_not(value, "an amount of money", "write a number without a currency, such as 42 or 39.90"))
+}
+
 /// A share in whole hundredths, such as `"10%"`.
 pub(super) fn percentage(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> Result<u8, Wrong> {
     move |value| {

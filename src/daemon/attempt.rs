@@ -8,9 +8,8 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::dispatch::Event;
-use super::doubt;
 use super::notices::{self, Told};
-use super::{Phase, Shared, Upstream};
+use super::{Phase, Shared, Upstream, doubt, history};
 use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::mail::{
@@ -20,6 +19,7 @@ use crate::notice::{Alarm, AlarmChange};
 use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
 use crate::schedule::{Ended, Scheduler};
 use crate::smtp::{EnhancedStatus, Mailbox};
+use crate::store::history::{Left, Record, Tried};
 use crate::store::{Job, Settlement, Spool, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Protection, Transaction};
@@ -168,6 +168,7 @@ async fn settle<S: Spool>(
         .collect();
 
     let mut hold = None;
+    let answers = history::answers(&results, &judgement, due);
     if judgement.in_doubt {
         let attempt = InDoubt { account: account.clone(), started, recipients: delivery.recipients.len() as u16 };
         hold = doubt::meet(shared.schedule.in_doubt(&message.client), delivery.id, &attempt);
@@ -202,8 +203,14 @@ async fn settle<S: Spool>(
     let settlement =
         Settlement { delivery: delivery.id, settled, due, last_reply, attempts, telling: told.telling.clone(), hold, in_doubt };
     let Some(last) = record(shared, settlement).await else { return };
+    let notices = told.telling.notices.clone();
     leave(shared, message, told, last, ended);
     shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });
+    let (sender, relay) = (shared.sender_of(message, upstream), upstream.relay.clone());
+    let Job { message, delivery, .. } = job;
+    let tried = Tried { message, delivery, account: account.to_string(), relay, sender, started, ended, answers };
+    shared.history.remember(Record::Ended(Box::new(tried))).await;
+    shared.remember_own(notices).await;
 }
 
 /// Whether the sender wants to hear of it if this recipient fails; if it did not say so, it does (RFC 3461 §4.1).
@@ -255,7 +262,12 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
     // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
     let Some(last) = record(&shared, settlement).await else { return };
+    let notices = told.telling.notices.clone();
     leave(&shared, &job.message, told, last, now);
+    let Job { message, delivery, .. } = job;
+    let why = format!("not delivered within {}", crate::units::format_duration(lifetime));
+    shared.history.remember(history::ended(message, delivery, Left::Expired, EnhancedStatus::new(4, 4, 7), why, now)).await;
+    shared.remember_own(notices).await;
 }
 
 /// Records a settlement, however long the store needs; `None` if it never will. Returns whether the message has left the queue.

@@ -20,6 +20,7 @@ mod attempt;
 mod control;
 mod dispatch;
 mod doubt;
+mod history;
 mod inherit;
 mod ledger;
 mod listener;
@@ -54,6 +55,7 @@ use crate::reply::Catalogue;
 use crate::schedule::{self, Scheduler};
 use crate::session as smtp_session;
 use crate::smtp::Mailbox;
+use crate::store::history::History;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Spool, StoreError};
 use crate::telemetry;
@@ -136,6 +138,7 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
         telemetry::orphans_removed(recovered.orphans);
     }
     recovered.damaged.iter().for_each(telemetry::content_damaged);
+    let history = history::open(&config.history, &config.store.data_dir, config.store.reserve);
     let listeners = bind(&config, inherited, clock.now())?;
     // Whoever asks before the queue is recovered waits for the answer.
     let socket = Socket::bind(&config.control_socket).map_err(|why| Fault::control(&config.control_socket, why))?;
@@ -164,12 +167,15 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
         })
         .await?;
     let in_doubt = doubtful.len();
+    for record in doubtful.iter().filter_map(|entry| history::in_doubt(entry, now)) {
+        history.remember(record).await;
+    }
     doubt::found(&store, &config.schedule, now, doubtful).await?.into_iter().for_each(|entry| scheduler.add(now, entry));
 
     let (dispatcher, events) = mpsc::unbounded_channel();
     let accounts = config.schedule.accounts.len();
     let grace = config.grace;
-    let shared = Arc::new(Shared::new(config, store, newest, (clock, boot_id), dispatcher, (board, desk))?);
+    let shared = Arc::new(Shared::new(config, (store, history), newest, (clock, boot_id), dispatcher, (board, desk))?);
     shared.doubts.store(in_doubt as u64, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
     for (listener, entry) in listeners {
@@ -198,8 +204,10 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     shared.pool.close_all().await;
     let fault = shared.shutdown.fault().map(str::to_owned);
     // Whoever still held it has ended with the tasks; if not, the store closes with the process.
-    if let Ok(shared) = Arc::try_unwrap(shared) {
-        shared.store.close().await;
+    if let Ok(Shared { store, history, .. }) = Arc::try_unwrap(shared) {
+        // Before the store, which gives the directory free. If the runtime is ending, it was dropped all the same.
+        let _ = tokio::task::spawn_blocking(move || drop(history)).await;
+        store.close().await;
     }
     match fault {
         Some(why) => Err(Fault::Store(StoreError::Fatal(why))),
@@ -281,6 +289,8 @@ impl Fault {
 /// What every task of the relay shares.
 struct Shared<S> {
     store: S,
+    history: History,
+    price_per_million: f64,
     clock: Clock,
     boot_id: String,
     ids: QueueIds,
@@ -320,7 +330,7 @@ struct Upstream {
 impl<S: Spool> Shared<S> {
     fn new(
         config: Config,
-        store: S,
+        (store, history): (S, History),
         newest: Option<QueueId>,
         (clock, boot_id): (Clock, String),
         dispatcher: mpsc::UnboundedSender<dispatch::Event>,
@@ -333,6 +343,8 @@ impl<S: Spool> Shared<S> {
             accounts: upstreams(&config, &tokens)?,
             tokens,
             store,
+            history,
+            price_per_million: config.price_per_million,
             clock,
             boot_id,
             ids: QueueIds::new(node, newest),

@@ -14,11 +14,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::control::{ask, listed, not_queued, unavailable};
-use super::{Shared, Upstream};
+use super::{Shared, Upstream, history};
 use crate::admin::{self, AccountEntry, Action, Changed, Operator, Range, Refusal, Target};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId};
 use crate::schedule::{Reason, Scheduler, Suspension, Wait};
+use crate::smtp::EnhancedStatus;
+use crate::store::history::Left;
 use crate::store::{Listed, Settlement, Spool, StoreError, Suspended};
 use crate::telemetry;
 use crate::upstream::{Credential, Login};
@@ -191,6 +193,10 @@ async fn remove<S: Spool>(
             telemetry::removed(listed.message.id);
         }
         count(changed, &listed.delivery);
+        // RFC 3463 §3.4: the mail system, and not the recipient, is the reason.
+        let (status, why) = (EnhancedStatus::new(5, 3, 0), format!("removed by an operator ({})", by.0));
+        let (message, delivery) = (listed.message.clone(), listed.delivery.clone());
+        shared.history.remember(history::ended(message, delivery, Left::Removed, status, why, shared.clock.now())).await;
     }
     let gone: Vec<DeliveryId> = done.iter().map(|(listed, _)| listed.delivery.id).collect();
     let withdrawn = give_back(shared, claimed.claims, move |scheduler, _| {

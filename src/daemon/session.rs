@@ -15,6 +15,7 @@ use crate::mail::{Kind, Message, QueueId};
 use crate::notice::{Alarm, AlarmChange};
 use crate::session::{Effect, Ending, Envelope, Input, Session};
 use crate::smtp::{Credentials, EnhancedStatus, Reply};
+use crate::store::history::Record;
 use crate::store::{Incoming, Spool, StoreError};
 use crate::telemetry;
 
@@ -213,6 +214,7 @@ impl<S: Spool> Conversation<'_, S> {
         let deliveries = policy.split(&envelope.client, envelope.recipients, size, draft.id, message.accepted_at)?;
         let recipients = deliveries.iter().map(|delivery| delivery.recipients.len()).sum();
         let queue: Vec<_> = deliveries.iter().map(|delivery| queued(&message, delivery)).collect();
+        let record = self.shared.history.is_kept().then(|| Record::Accepted(Box::new((message.clone(), deliveries.clone()))));
         self.shared.store.accept(message.clone(), deliveries, draft.content).await.map_err(|error| self.store_reply(error))?;
         let how = telemetry::Arrival {
             protocol: envelope.protocol.as_str(),
@@ -222,6 +224,9 @@ impl<S: Spool> Conversation<'_, S> {
         };
         telemetry::accepted(&message, &how, recipients);
         self.shared.tell(Event::Add(queue));
+        if let Some(record) = record {
+            self.shared.history.remember(record).await;
+        }
         Ok(())
     }
 

@@ -34,6 +34,16 @@ impl QueueId {
     pub fn number(self) -> i64 {
         self.0
     }
+
+    /// When it was given out, as far as the clock was not set back.
+    pub fn time(self) -> Timestamp {
+        Timestamp::from_millis((self.0 >> (NODE_BITS + SEQUENCE_BITS)) + EPOCH_MILLIS)
+    }
+
+    /// The lowest of those that are given out at a time.
+    pub fn first_at(time: Timestamp) -> Self {
+        Self(time.as_millis().saturating_sub(EPOCH_MILLIS).clamp(0, (1 << 41) - 1) << (NODE_BITS + SEQUENCE_BITS))
+    }
 }
 
 impl fmt::Display for QueueId {
@@ -104,6 +114,15 @@ mod tests {
         for bad in ["", "0", "0000000000000000", "ZZZZZZZZZZZZZ", "00000000000-0", "000000000000é"] {
             assert_eq!(bad.parse::<QueueId>(), Err(NotAQueueId), "{bad}");
         }
+    }
+
+    #[test]
+    fn tells_when_it_was_given_out() {
+        let now = Timestamp::from_millis(1_795_285_881_042);
+        let id = QueueIds::new(7, None).next(now);
+        assert_eq!(id.time(), now);
+        assert!(QueueId::first_at(now) <= id && id < QueueId::first_at(Timestamp::from_millis(now.as_millis() + 1)));
+        assert_eq!(QueueId::first_at(Timestamp::from_millis(0)), QueueId(0));
     }
 
     #[test]

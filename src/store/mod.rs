@@ -1,6 +1,7 @@
 //! The durable queue: what was accepted, and what became of it.
 //!
-//! [`Spool`] is the contract; [`sqlite`] is the embedded implementation.
+//! [`Spool`] is the contract; [`sqlite`] is the embedded implementation. What has left the queue is told by the [`history`], which has a file of
+//! its own.
 //!
 //! Invariants, each held by every implementation:
 //! * `accept` returns `Ok` only when message, recipients and content would survive a power cut.
@@ -9,10 +10,11 @@
 //!   is queued: carry it to its end, or the message may lie there until the next start.
 //! * A delivery whose attempt was started and never settled is found as such after a restart (in doubt) and is queued again.
 
+pub mod history;
 mod settings;
 pub mod sqlite;
 
-pub use settings::Settings;
+pub use settings::{HistorySettings, Settings};
 
 use std::future::Future;
 

@@ -13,6 +13,7 @@ use crate::notice::{Alarm, AlarmChange};
 use crate::reply::{Disposition, Outcome, Pause, PauseLength};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
+use crate::store::history::Trouble;
 use crate::store::sqlite::Damaged;
 use crate::upstream::Protection;
 use crate::upstream::oauth::{App, News};
@@ -403,6 +404,16 @@ pub fn orphans_removed(count: u64) {
 /// At start: a queued message's content is not there as it was accepted.
 pub fn content_damaged(damaged: &Damaged) {
     error!(event = "content-damaged", queue_id = %damaged.id, why = %damaged, "a queued message is damaged; restore the file from a backup, or tell its sender");
+}
+
+/// At start: there is no history, and none is written until the next start. Mail goes on.
+pub fn history_unavailable(why: &str) {
+    error!(event = "history-unavailable", why, "what becomes of mail is not remembered: move history.db away, or repair it, and start again");
+}
+
+/// So many records of what became of mail could not be written. Mail goes on.
+pub fn history_lost(trouble: &Trouble) {
+    error!(event = "history-lost", records = trouble.records, why = trouble.why, "what became of mail could not be remembered");
 }
 
 /// An operator holds a delivery back.

@@ -1,0 +1,191 @@
+//! What became of mail: what was accepted, and each attempt with its whole reply, for as long as the settings say.
+//!
+//! A database of its own, `history.db`, beside the queue's, with a thread of its own that writes ([`writer`]) and prunes ([`prune`]), and a
+//! connection that reads (`search`). Why not in the queue's transactions:
+//! * What must never be lost is the queue. Nothing that happens to the history, be it damage, a full disk or a slow query, reaches it; and nobody
+//!   waits for the history's disk before he hears 250.
+//! * The queue's file stays as small as what waits, so that its log, its copies and its recovery stay fast, whatever `history.keep` says.
+//!
+//! The price: the history is not synced with each message. A crash of the process loses what was not yet written (milliseconds), a power cut
+//! what was not yet synced ([`writer::SYNC_EVERY`]). The next attempt of a message that was lost brings it back, because a record of an attempt
+//! has the message with it; only of what was settled in that moment the log alone tells.
+//!
+//! Everything that can be asked for is a *term* (`terms`) in one table with the key (day, term, message). So new rows come together at the end
+//! of each day's part, whatever the words are, old ones go together, and a question goes from day to day, newest first, until it has enough.
+//!
+//! Limits: [`Settings::size`](super::HistorySettings) octets, beyond which the oldest goes first; [`WAITING_MAX`] records in memory; a question
+//! ends after [`search::PATIENCE`] with what was found by then.
+
+mod prune;
+mod report;
+mod search;
+mod tables;
+mod terms;
+mod values;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+
+pub use report::{Group, Line};
+pub use search::{Found, LIMIT_MAX, Search};
+pub use terms::What;
+pub use values::{Attempt, Chapter, Left, Past, PastDelivery, Record, Story, Tried};
+pub use writer::Trouble;
+
+use super::{HistorySettings, StoreError};
+use crate::clock::Timestamp;
+use crate::mail::QueueId;
+use writer::Writer;
+
+/// Records that may wait to be written; whoever has more waits outside.
+const WAITING_MAX: usize = 4_096;
+
+/// Why there is no history; the message is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database was written by a newer version.
+    #[error("{} has tables of version {found}, and this program knows version {known}; it was written by a newer hve-relay", path.display())]
+    Version {
+        /// The database.
+        path: PathBuf,
+        /// The version that it has.
+        found: i64,
+        /// The newest version that is understood.
+        known: i64,
+    },
+    /// The database cannot be used.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The thread that writes cannot be had.
+    #[error("cannot start the history's writer: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The history. Dropping it writes what waits; that blocks for as long as it takes.
+#[derive(Debug)]
+pub struct History {
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    records: Option<SyncSender<Record>>,
+    writer: Option<JoinHandle<()>>,
+    reader: Arc<Reader>,
+}
+
+/// One question at a time: the disk answers two no faster.
+#[derive(Debug)]
+struct Reader {
+    path: PathBuf,
+    idle: Mutex<Option<Connection>>,
+}
+
+impl History {
+    /// Opens the history in the data directory, which the caller holds, and creates it if there is none. `reserve` is what must stay free of the
+    /// file system, as for the queue. `told` hears of trouble, on the thread that writes. Blocks.
+    ///
+    /// # Errors
+    /// If the database cannot be used. Mail can be relayed without it: see [`Self::off`].
+    pub fn open(
+        settings: &HistorySettings,
+        data_dir: &Path,
+        reserve: u64,
+        told: impl Fn(Trouble) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        let Some(keep) = settings.keep else { return Ok(Self::off()) };
+        let path = data_dir.join("history.db");
+        let connection = tables::open(&path)?;
+        let writer = Writer::new(connection, data_dir.to_owned(), prune::Limits { keep, size: settings.size }, reserve, told);
+        let (records, waiting) = sync_channel(WAITING_MAX);
+        let writer = std::thread::Builder::new().name("store-history".into()).spawn(move || writer.run(&waiting));
+        let writer = Some(writer.map_err(OpenError::Thread)?);
+        let reader = Arc::new(Reader { path, idle: Mutex::default() });
+        Ok(Self { open: Some(Open { records: Some(records), writer, reader }) })
+    }
+
+    /// None: what is to be remembered is forgotten, and nothing is found.
+    pub fn off() -> Self {
+        Self { open: None }
+    }
+
+    /// Whether there is one.
+    pub fn is_kept(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Has something written soon. Waits only if very much waits already.
+    pub async fn remember(&self, record: Record) {
+        let Some(records) = self.open.as_ref().and_then(|open| open.records.as_ref()) else { return };
+        if let Err(TrySendError::Full(record)) = records.try_send(record) {
+            let records = records.clone();
+            // The writer ends after all who send, and if the runtime ends before, so does the process.
+            let _ = tokio::task::spawn_blocking(move || records.send(record)).await;
+        }
+    }
+
+    /// What fits, newest first.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn find(&self, search: Search) -> Result<Found, StoreError> {
+        self.read(move |connection| search::find(connection, &search)).await
+    }
+
+    /// What was sent of the messages that came in from `from` on and before `until`, added up by group.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn report(&self, group: Group, from: Timestamp, until: Timestamp) -> Result<Vec<Line>, StoreError> {
+        let ids = QueueId::first_at(from)..QueueId::first_at(until);
+        self.read(move |connection| report::report(connection, group, ids)).await
+    }
+
+    async fn read<T: Default + Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(open) = &self.open else { return Ok(T::default()) };
+        let reader = open.reader.clone();
+        let read = tokio::task::spawn_blocking(move || reader.read(read)).await;
+        let unavailable = |why: &dyn std::fmt::Display| StoreError::Unavailable(format!("the history cannot be read: {why}"));
+        read.map_err(|ended| unavailable(&ended))?.map_err(|error| unavailable(&error))
+    }
+}
+
+impl Reader {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = idle.take().map_or_else(|| tables::open_for_reading(&self.path), Ok)?;
+        let transaction = connection.unchecked_transaction()?;
+        let found = read(&transaction)?;
+        drop(transaction);
+        *idle = Some(connection);
+        Ok(found)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        drop(self.records.take());
+        // Before the writer closes, so that it can leave an empty log.
+        drop(self.reader.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(writer) = self.writer.take() {
+            // It panicked or not: there is nothing left to be done.
+            let _ = writer.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
