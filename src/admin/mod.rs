@@ -15,6 +15,8 @@
 //! | `GET /v1/accounts` | [`Accounts`] |
 //! | `POST /v1/accounts/{name}/suspend` with a [`Suspend`], `resume` | [`AccountEntry`] |
 //! | `GET /v1/habits` | [`Clients`]: what each client does otherwise than the standards have it |
+//! | `GET /v1/trace?what=&since=&failed=&before=&limit=` | [`Trace`]: what became of messages, newest first |
+//! | `GET /v1/report?by=&month=` | [`Report`]: a month, added up |
 //!
 //! What goes wrong is `{"error": "a sentence"}` with status 400 (the request), 404 (nothing of that name), 409 (not in this state) or 503
 //! (the relay cannot now). Times are RFC 3339 in UTC, spans are seconds.
@@ -24,6 +26,7 @@
 
 mod describe;
 mod filter;
+mod past;
 mod routes;
 mod values;
 mod words;
@@ -33,6 +36,9 @@ use std::time::Duration;
 
 pub use describe::{account, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
+pub use past::{
+    AttemptEntry, Month, PastEntry, Report, ReportLine, ReportQuery, STORIES, StoryEntry, Trace, TraceQuery, group, report_line, story,
+};
 pub use routes::router;
 pub use values::{
     AccountEntry, Accounts, BudgetEntry, Changed, ClassEntry, ClassWait, ClientEntry, Clients, Connections, Counted, DeliveryEntry, Detail,
@@ -84,6 +90,12 @@ pub trait Relay: Clone + Send + Sync + 'static {
 
     /// Every client, with its habits.
     fn habits(&self) -> impl Future<Output = Result<Clients, Refusal>> + Send;
+
+    /// What became of messages.
+    fn trace(&self, query: TraceQuery) -> impl Future<Output = Result<Trace, Refusal>> + Send;
+
+    /// A month, added up.
+    fn report(&self, query: ReportQuery) -> impl Future<Output = Result<Report, Refusal>> + Send;
 
     /// Uses an account no more, for so long or until it is resumed. Attempts under way end.
     fn suspend(

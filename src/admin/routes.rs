@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Action, ErrorText, Filter, LIMIT, LIMIT_MAX, ListQuery, Operator, REASON_MAX, Range, Refusal, Relay, SUSPENSION_MAX, Selection,
-    Suspend, Target,
+    Action, ErrorText, Filter, LIMIT, LIMIT_MAX, ListQuery, Operator, REASON_MAX, Range, Refusal, Relay, ReportQuery, SUSPENSION_MAX,
+    Selection, Suspend, Target, TraceQuery,
 };
 use crate::mail::{AccountName, DeliveryId};
 use crate::units::{format_duration, parse_duration};
@@ -32,6 +32,8 @@ pub fn router<R: Relay>(relay: R) -> Router {
         .route("/v1/queue/{what}", get(show::<R>).delete(remove::<R>).post(select::<R>))
         .route("/v1/queue/{what}/{action}", post(change::<R>))
         .route("/v1/accounts", get(accounts::<R>))
+        .route("/v1/trace", get(trace::<R>))
+        .route("/v1/report", get(report::<R>))
         .route("/v1/accounts/{name}/suspend", post(suspend::<R>))
         .route("/v1/accounts/{name}/resume", post(resume::<R>))
         .route("/v1/habits", get(habits::<R>))
@@ -93,6 +95,16 @@ async fn accounts<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
 
 async fn habits<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
     relay.habits().await.map(Json)
+}
+
+async fn trace<R: Relay>(State(relay): State<R>, query: Result<Query<TraceQuery>, QueryRejection>) -> Answer<impl Serialize> {
+    let Query(query) = query.map_err(|error| Refusal::Invalid(error.body_text()))?;
+    relay.trace(query).await.map(Json)
+}
+
+async fn report<R: Relay>(State(relay): State<R>, query: Result<Query<ReportQuery>, QueryRejection>) -> Answer<impl Serialize> {
+    let Query(query) = query.map_err(|error| Refusal::Invalid(error.body_text()))?;
+    relay.report(query).await.map(Json)
 }
 
 async fn suspend<R: Relay>(State(relay): State<R>, Path(name): Path<String>, by: Operator, body: Bytes) -> Answer<impl Serialize> {

@@ -172,6 +172,16 @@ fn read_answer(answer: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     Ok((status, body.to_vec()))
 }
 
+/// A path with what is asked for behind it.
+pub(super) fn query(path: &str, asked: &impl Serialize) -> String {
+    let asked = serde_json::to_value(asked).unwrap_or_default();
+    let pairs = asked.as_object().into_iter().flatten().map(|(key, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{key}={}", encoded(&value))
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
+}
+
 /// A text as it may stand in a path or a query (RFC 3986 §2.3).
 pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -12,10 +12,12 @@ mod manual;
 mod password;
 mod plan;
 mod queue;
+mod report;
 mod run;
 mod show;
 mod sim;
 mod status;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +55,10 @@ enum Command {
     Status(status::Arguments),
     /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
     Queue(queue::Arguments),
+    /// What became of mail: what was accepted from where, each attempt with its reply, and why the rest waits.
+    Trace(trace::Arguments),
+    /// A month of mail, added up by client, account, sender, day or class: how much, how fast, and what it cost.
+    Report(report::Arguments),
     /// How the running relay's accounts stand, why they wait and until when; suspend or resume one.
     Accounts(accounts::Arguments),
     /// What the running relay's clients do otherwise than the standards have it, how often and where, so that devices can be set right.
@@ -116,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check::run(&config),
         Command::Status(arguments) => status::run(arguments),
         Command::Queue(arguments) => queue::run(arguments),
+        Command::Trace(arguments) => trace::run(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
         Command::Clients(arguments) => clients::run(&arguments),
         Command::Password => password::run(),
@@ -152,6 +160,10 @@ mod tests {
             "status --json --socket /run/x",
             "password",
             "certificate --name relay.contoso.com --name 10.20.0.5 --out /etc/hve-relay --days 365",
+            "trace",
+            "trace monthly report --since 2d --failed --json --limit 5 --config /x",
+            "trace <scan-1@copier.contoso.com>",
+            "report --by class --month 2026-11 --csv",
             "accounts --json",
             "accounts --socket /x suspend hve01@contoso.com --for 2h --reason audit",
             "accounts resume hve01@contoso.com",

@@ -7,10 +7,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::control::{Contact, Failure, encoded};
-use super::show::{self, Lines, line, many, moment, past, printable, span, table};
+use super::control::{self, Contact, Failure, encoded};
+use super::show::{self, Lines, fact, line, many, moment, past, size, span, table};
 use crate::admin::{Action, Changed, DeliveryEntry, Detail, Entry, LIMIT_MAX, ListQuery, Page, Selection, Time, Totals, WaitsFor, Why};
-use crate::units::ByteSize;
 
 /// Columns of the terminal from which a listing tells everything.
 const WIDE: u16 = 120;
@@ -149,12 +148,7 @@ fn list(contact: &Contact, filter: &Filter, limit: usize, json: bool) -> Result<
 fn page(contact: &Contact, filter: &Filter, limit: usize, after: Option<String>) -> Result<Page, Failure> {
     let Filter { client, class, priority, reason } = filter.clone();
     let query = ListQuery { after, limit: Some(limit.clamp(1, LIMIT_MAX)), client, class, priority, reason };
-    let query = serde_json::to_value(query).unwrap_or_default();
-    let pairs = query.as_object().into_iter().flatten().map(|(key, value)| {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{key}={}", encoded(&value))
-    });
-    contact.get(&format!("/v1/queue?{}", pairs.collect::<Vec<_>>().join("&")))
+    contact.get(&control::query("/v1/queue", &query))
 }
 
 fn wide(entry: &Entry, now: Time) -> [String; 10] {
@@ -177,15 +171,6 @@ fn until(why: &Why, now: Time) -> String {
         Why { waits_for: WaitsFor::Suspended, .. } => "it is resumed".to_owned(),
         Why { waits_for: WaitsFor::Budget | WaitsFor::Connections | WaitsFor::Paused, .. } => "an attempt ends".to_owned(),
         _ => String::new(),
-    }
-}
-
-/// Octets in the unit in which there are not too many.
-fn size(octets: u64) -> String {
-    match octets {
-        0..10_000 => format!("{octets} B"),
-        10_000..10_000_000 => ByteSize((octets >> 10) << 10).to_string(),
-        _ => format!("{} MiB", octets >> 20),
     }
 }
 
@@ -239,12 +224,6 @@ fn doubts(attempts: u32) -> String {
     match attempts {
         0 => String::new(),
         _ => format!("{} may have delivered it, although the server did not say so", many(attempts.into(), "attempt", "attempts")),
-    }
-}
-
-fn fact(name: &str, value: &str) {
-    if !value.is_empty() {
-        line(format_args!("{name:<10}  {}", printable(value)));
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::admin::Time;
 use crate::clock::Timestamp;
-use crate::units::format_duration;
+use crate::units::{ByteSize, format_duration};
 
 /// Columns of a table where the terminal has more, or there is none.
 const WIDTH: u16 = 150;
@@ -65,6 +65,22 @@ pub(super) fn printable(text: &str) -> String {
 /// `1 recipient`, `7 recipients`.
 pub(super) fn many(count: u64, one: &str, more: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {more}") }
+}
+
+/// Octets in the unit in which there are not too many.
+pub(super) fn size(octets: u64) -> String {
+    match octets {
+        0..10_000 => format!("{octets} B"),
+        10_000..10_000_000 => ByteSize((octets >> 10) << 10).to_string(),
+        _ => format!("{} MiB", octets >> 20),
+    }
+}
+
+/// One fact on a line, if there is anything to tell.
+pub(super) fn fact(name: &str, value: &str) {
+    if !value.is_empty() {
+        line(format_args!("{name:<10}  {}", printable(value)));
+    }
 }
 
 /// A time to come: `18:31:21Z, in 5m`, with its date if it is another day.

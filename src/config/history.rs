@@ -13,7 +13,11 @@ pub(super) fn settings(document: &Document<'_>) -> HistorySettings {
     let default = HistorySettings::default();
     HistorySettings {
         // Less than a queue's lifetime would forget what still waits.
-        keep: section.or("keep", value::or_none(value::duration(Duration::from_secs(3_600)..=Duration::from_secs(3_660 * 86_400))), default.keep),
+        keep: section.or(
+            "keep",
+            value::or_none(value::duration(Duration::from_secs(3_600)..=Duration::from_secs(3_660 * 86_400))),
+            default.keep,
+        ),
         size: section.or("size", value::size(64 << 20..=1 << 44), default.size),
     }
 }

@@ -16,10 +16,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dispatch::{Event, Question};
 use super::socket::{self, Socket};
-use super::{Phase, Shared, operate};
+use super::{Phase, Shared, operate, past};
 use crate::admin::{
-    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, SCAN, Status, Target,
-    Time, Totals,
+    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, Report, ReportQuery,
+    SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId};
@@ -164,6 +164,14 @@ impl<S: Spool> Relay for Control<S> {
         let habits = self.shared.habits();
         let clients = self.shared.policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
         Ok(Clients { now: Time(self.shared.clock.now()), since: Time(habits.since()), clients })
+    }
+
+    async fn trace(&self, query: TraceQuery) -> Result<Trace, Refusal> {
+        past::trace(&self.shared, &query).await
+    }
+
+    async fn report(&self, query: ReportQuery) -> Result<Report, Refusal> {
+        past::report(&self.shared, &query).await
     }
 
     async fn suspend(&self, account: AccountName, length: Option<Duration>, reason: String, by: Operator) -> Result<AccountEntry, Refusal> {

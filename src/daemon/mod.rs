@@ -27,6 +27,7 @@ mod listener;
 mod login;
 mod notices;
 mod operate;
+mod past;
 mod service;
 mod session;
 mod shutdown;

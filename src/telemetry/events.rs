@@ -408,7 +408,10 @@ pub fn content_damaged(damaged: &Damaged) {
 
 /// At start: there is no history, and none is written until the next start. Mail goes on.
 pub fn history_unavailable(why: &str) {
-    error!(event = "history-unavailable", why, "what becomes of mail is not remembered: move history.db away, or repair it, and start again");
+    error!(
+        event = "history-unavailable",
+        why, "what becomes of mail is not remembered: move history.db away, or repair it, and start again"
+    );
 }
 
 /// So many records of what became of mail could not be written. Mail goes on.

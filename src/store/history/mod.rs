@@ -1,20 +1,20 @@
 //! What became of mail: what was accepted, and each attempt with its whole reply, for as long as the settings say.
 //!
-//! A database of its own, `history.db`, beside the queue's, with a thread of its own that writes ([`writer`]) and prunes ([`prune`]), and a
+//! A database of its own, `history.db`, beside the queue's, with a thread of its own that writes (`writer`) and prunes (`prune`), and a
 //! connection that reads (`search`). Why not in the queue's transactions:
 //! * What must never be lost is the queue. Nothing that happens to the history, be it damage, a full disk or a slow query, reaches it; and nobody
 //!   waits for the history's disk before he hears 250.
 //! * The queue's file stays as small as what waits, so that its log, its copies and its recovery stay fast, whatever `history.keep` says.
 //!
 //! The price: the history is not synced with each message. A crash of the process loses what was not yet written (milliseconds), a power cut
-//! what was not yet synced ([`writer::SYNC_EVERY`]). The next attempt of a message that was lost brings it back, because a record of an attempt
+//! what was not yet synced (a second). The next attempt of a message that was lost brings it back, because a record of an attempt
 //! has the message with it; only of what was settled in that moment the log alone tells.
 //!
 //! Everything that can be asked for is a *term* (`terms`) in one table with the key (day, term, message). So new rows come together at the end
 //! of each day's part, whatever the words are, old ones go together, and a question goes from day to day, newest first, until it has enough.
 //!
-//! Limits: [`Settings::size`](super::HistorySettings) octets, beyond which the oldest goes first; [`WAITING_MAX`] records in memory; a question
-//! ends after [`search::PATIENCE`] with what was found by then.
+//! Limits: [`HistorySettings::size`] octets, beyond which the oldest goes first; some thousand records in memory; a question
+//! ends after two seconds with what was found by then.
 
 mod prune;
 mod report;

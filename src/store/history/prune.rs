@@ -73,10 +73,8 @@ fn range(connection: &Connection, select: &str, delete: &str, end: i64, rows: i6
 
 fn old_terms(connection: &Connection, day: i64) -> Result<bool> {
     let select = "SELECT day, hash, message FROM term WHERE day < ?1 ORDER BY day, hash, message LIMIT 1 OFFSET ?2";
-    let last: Option<(i64, i64, i64)> = connection
-        .prepare_cached(select)?
-        .query_row([day, ROWS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
+    let last: Option<(i64, i64, i64)> =
+        connection.prepare_cached(select)?.query_row([day, ROWS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
     let removed = match last {
         Some((day, hash, message)) => connection
             .prepare_cached("DELETE FROM term WHERE (day, hash, message) <= (?1, ?2, ?3)")?

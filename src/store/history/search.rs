@@ -109,8 +109,7 @@ impl Query<'_> {
     }
 
     fn newest(&self, first: QueueId, before: i64, room: usize) -> Result<Vec<QueueId>> {
-        let mut select =
-            self.connection.prepare_cached("SELECT id FROM message WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3")?;
+        let mut select = self.connection.prepare_cached("SELECT id FROM message WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3")?;
         let ids = select.query_map(params![first.number(), before, room as i64], |row| row.get(0))?;
         ids.filter_map(|id| id.map(QueueId::from_number).transpose()).collect()
     }
@@ -148,7 +147,8 @@ fn select_of_day(terms: usize) -> String {
     )
 }
 
-const SELECT_MESSAGE: &str = "SELECT id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, priority, deliveries
+const SELECT_MESSAGE: &str =
+    "SELECT id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, priority, deliveries
                                 FROM message WHERE id = ?1";
 const SELECT_ATTEMPTS: &str = "SELECT part, started, ended, account, relay, sender, came_to, status, step, reply, ordinals, due
                                  FROM attempt WHERE message = ?1 ORDER BY part, started, n LIMIT ?2";

@@ -45,7 +45,8 @@ impl What {
 /// The terms of a message.
 pub(super) fn of(message: &Past) -> BTreeSet<String> {
     let mut terms = BTreeSet::new();
-    let whole = [Some(&message.client), message.peer.as_ref(), Some(&message.reverse_path), message.author.as_ref(), Some(&message.message_id)];
+    let whole =
+        [Some(&message.client), message.peer.as_ref(), Some(&message.reverse_path), message.author.as_ref(), Some(&message.message_id)];
     let recipients = message.deliveries.iter().flat_map(|delivery| delivery.recipients.iter().map(Option::as_ref));
     for text in whole.into_iter().chain(recipients).flatten() {
         terms.extend(text.split_whitespace().filter_map(term));

@@ -126,7 +126,8 @@ impl<F: Fn(Trouble)> Writer<F> {
         if self.space_at.is_none_or(|at| at.elapsed() > SYNC_EVERY) {
             self.space_at = Some(Instant::now());
             // Where the file system does not say, SQLite will.
-            self.enough = rustix::fs::statvfs(&self.dir).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >= self.reserve / 2);
+            self.enough =
+                rustix::fs::statvfs(&self.dir).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >= self.reserve / 2);
         }
         self.enough
     }
@@ -254,7 +255,10 @@ fn complete(connection: &Connection, id: QueueId, delivery: &Delivery) -> Result
         insert_term(connection, id, &recipient.address.as_str().to_lowercase())?;
     }
     deliveries.push(past_delivery(delivery));
-    connection.prepare_cached("UPDATE message SET deliveries = ?2 WHERE id = ?1")?.execute(params![id.number(), written(&deliveries)]).map(drop)
+    connection
+        .prepare_cached("UPDATE message SET deliveries = ?2 WHERE id = ?1")?
+        .execute(params![id.number(), written(&deliveries)])
+        .map(drop)
 }
 
 fn insert_term(connection: &Connection, message: QueueId, term: &str) -> Result<()> {

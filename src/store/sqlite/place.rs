@@ -4,6 +4,7 @@
 //! lock                                held by the one process that uses the directory; its pid is in it
 //! queue.db, queue.db-wal, -shm        the database
 //! queue.db.v1                         what it was before its tables were brought up from version 1
+//! history.db, -wal, -shm              what became of mail; see `store::history`
 //! content/9F/01KA…Z.eml               a content too large for the database, under characters 7 and 8 of its queue id
 //! content/9F/01KA…Z.eml.part          one that is still coming in
 //! ballast                             room that is given up when the disk is full
