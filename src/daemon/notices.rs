@@ -93,7 +93,10 @@ pub(super) async fn tell_of<S: Spool>(
                     retry_until: message.accepted_at + shared.schedule.lifetime,
                     recipients: &recipients,
                 });
-                told.telling.notices.extend(notice.and_then(|notice| addressed(shared, notice)));
+                match notice.and_then(|notice| addressed(shared, notice)) {
+                    Some(notice) => told.telling.notices.push(notice),
+                    None => told.nobody = Some("no route takes the notice"),
+                }
             }
             Course::Gather => told.telling.gathered.extend(recipients.iter().map(|recipient| Gathered {
                 reader: reader.clone(),
@@ -119,7 +122,7 @@ fn readers<S: Spool>(shared: &Shared<S>, message: &Message, header: &[u8]) -> Re
     let readers = shared.policy.client_named(&message.client).map_or(&Readers::Author, |client| &client.notify);
     let author = match readers {
         Readers::Nobody => return Ok(Vec::new()),
-        Readers::These(readers) => return Ok(readers.clone()),
+        Readers::These(readers) => return Ok(readers.iter().map(canonical).collect()),
         Readers::Author => message.reverse_path.mailbox().ok_or("it came from the null path")?,
     };
     if is_reply_of_a_program(header) {
@@ -131,7 +134,12 @@ fn readers<S: Spool>(shared: &Shared<S>, message: &Message, header: &[u8]) -> Re
     if shared.policy.recipient(&message.client, author, None).is_err() {
         return Err("no route leads to its sender");
     }
-    Ok(vec![author.clone()])
+    Ok(vec![canonical(author)])
+}
+
+/// The same for all ways to write a reader's domain: by its text the store finds what is gathered for it.
+fn canonical(reader: &Mailbox) -> Mailbox {
+    format!("{}@{}", reader.local_part(), reader.domain().to_lowercase()).parse().unwrap_or_else(|_| reader.clone())
 }
 
 /// RFC 3834 §5: what a program answered to a program would be answered once more. What a device or an application sends of itself
@@ -238,7 +246,9 @@ async fn digest<S: Spool>(shared: &Shared<S>, reader: &Mailbox, now: Timestamp) 
             enters(shared, &digest, None);
         }
         None => {
-            shared.desk.pace().dropped(now, reader, gathered.len().max(1));
+            // With nothing there, nothing is left to wait for either.
+            let dropped = if gathered.is_empty() { usize::MAX } else { gathered.len() };
+            shared.desk.pace().dropped(now, reader, dropped);
             telemetry::digest_impossible(reader, gathered.len());
         }
     }
