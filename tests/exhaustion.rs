@@ -28,14 +28,16 @@ impl Unread {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut unread = Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
         loop {
             let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("a log") > 0, "the relay does not start");
+            assert!(unread.log.read_line(&mut line).expect("a log") > 0, "the relay does not start");
             let line: Value = serde_json::from_str(&line).expect("JSON");
             if line["event"] == "started" {
                 let address = line["listeners"].as_str().and_then(|all| all.split(", ").next()).expect("a listener");
-                return Self { address: address.parse().expect("an address"), child, log };
+                unread.address = address.parse().expect("an address");
+                return unread;
             }
         }
     }

@@ -77,7 +77,7 @@ fn what_fails_in_bulk_is_told_in_few_notices_and_nothing_of_it_is_lost_in_a_cras
     let mut client = world.client();
     let failing: BTreeSet<String> = (0..60).map(|n| format!("rfc822; nobody{n}@contoso.com")).collect();
     // A domain is the same however it is written.
-    let sender = |n: u32| if n % 2 == 0 { "erp@contoso.com" } else { "erp@Contoso.COM" };
+    let sender = |n: u32| if n.is_multiple_of(2) { "erp@contoso.com" } else { "erp@Contoso.COM" };
     for n in 0..30 {
         client.accepted(sender(n), &[&format!("nobody{n}@contoso.com")], &mail(&format!("invoice-{n}"), b"text\r\n"));
     }
