@@ -170,7 +170,7 @@ fn account(pause: Option<&Pause>, settings: &Settings) -> String {
             format!("uses one connection less, and another one again after a while; with its last one it {}", step_by_step())
         }
         PauseLength::Suspended => format!(
-            "takes no {which} until the operator has acted; every {} the relay logs in to see, and sends nothing",
+            "takes no {which} until the operator has acted; every {} one message tries whether it does again",
             format_duration(pause.every.unwrap_or(settings.probe))
         ),
     };
