@@ -165,10 +165,7 @@ fn account(pause: Option<&Pause>, settings: &Settings) -> String {
     };
     let what = match pause.length {
         PauseLength::For(length) => format!("takes no {which} for {}", format_duration(length)),
-        PauseLength::BackOff => step_by_step(),
-        PauseLength::FewerConnections => {
-            format!("uses one connection less, and another one again after a while; with its last one it {}", step_by_step())
-        }
+        PauseLength::BackOff | PauseLength::FewerConnections => step_by_step(),
         PauseLength::Suspended => format!(
             "takes no {which} until the operator has acted; every {} one message tries whether it does again",
             format_duration(pause.every.unwrap_or(settings.probe))
@@ -208,7 +205,7 @@ mod tests {
             ("550 5.7.240 The application is not allowed", "mail", &["app-not-allowed", "Add-HVEAppAccess", "every 5m"]),
             ("550 5.7.750 blocked", "rcpt", &["tenant-blocked: tenant's", "rests with all accounts of the tenant", "wait too"]),
             ("450 4.5.104 rate", "end-of-data", &["external-rate", "no external mail for 1m", "external_per_minute is limited"]),
-            ("432 4.3.2 Concurrent connections limit exceeded", "end-of-data", &["one connection less", "others       go on"]),
+            ("432 4.3.2 Concurrent connections limit exceeded", "end-of-data", &["longer each time", "others       go on"]),
             ("550 5.1.10 not found", "rcpt", &["fails for this recipient"]),
             ("550 5.7.62 not you", "mail", &["waits for an operator"]),
             ("550 5.7.703 blocked", "end-of-data", &["one by one"]),
