@@ -132,8 +132,10 @@ async fn settle<S: Spool>(
 ) {
     let Job { message, delivery, .. } = &job;
     let ended = shared.clock.now();
-    let attempts = delivery.attempts + u32::from(judgement.counts);
-    let due = if judgement.counts { Scheduler::retry_at(&shared.schedule, ended, message.id, attempts) } else { ended };
+    // Recipients that are to go alone still go together, and so back off as after any other refusal: at once would be without end.
+    let counts = judgement.counts || judgement.rest == reply::Rest::Apart;
+    let attempts = delivery.attempts + u32::from(counts);
+    let due = if counts { Scheduler::retry_at(&shared.schedule, ended, message.id, attempts) } else { ended };
     let results: Vec<(&Recipient, &Outcome)> = delivery.recipients.iter().zip(&judgement.outcomes).collect();
     let of = |wanted: Disposition| results.iter().filter(move |(_, outcome)| outcome.disposition == wanted);
     let reported = |(recipient, outcome): &(&Recipient, &Outcome)| {
@@ -174,6 +176,10 @@ async fn settle<S: Spool>(
         hold = doubt::meet(shared.schedule.in_doubt(&message.client), delivery.id, &attempt);
         shared.doubts.fetch_add(1, Ordering::Relaxed);
         last_reply = format!("in doubt: {last_reply}");
+    }
+    if judgement.rest == reply::Rest::Held && remaining > 0 && hold.is_none() {
+        // The reply says what the operator must look at; it is shown with the delivery.
+        hold = Some(last_reply.clone());
     }
     // Told before it is recorded: what the upstream server has said stays true whatever becomes of the store, and the deliveries of a
     // message that end at the same time are all told before one of them finds that it was the last.
