@@ -130,9 +130,6 @@ fn mail(judgement: &Judgement, entry: &Entry, settings: &Settings) -> String {
     let later = format!("is tried again after {}, and less and less often", format_duration(settings.retry_min));
     let failed = judgement.outcomes.first().is_some_and(|outcome| outcome.disposition == Disposition::Failed);
     match (judgement.rest, &judgement.pause) {
-        _ if !judgement.doubtful.is_empty() => "is deferred, and tried at once on another account if there is one; it fails if it is refused again by an account that has taken \
-             another message last. An account that refuses three messages like this, and takes none in between, rests"
-            .to_owned(),
         _ if failed && entry.scope == Scope::Recipient => "fails for this recipient, and its author is told".to_owned(),
         _ if failed => "fails, and its author is told".to_owned(),
         (Rest::Held, _) => "waits for an operator: hve-relay queue release, or remove".to_owned(),
@@ -142,7 +139,6 @@ fn mail(judgement: &Judgement, entry: &Entry, settings: &Settings) -> String {
             _ => "stays queued, and goes over another account at once if there is one".to_owned(),
         },
         _ if entry.action == Action::Rest => "goes to the recipients that were refused in another transaction".to_owned(),
-        _ if judgement.elsewhere => format!("is tried once more at once, on another account or connection; then it {later}"),
         _ => later,
     }
 }
@@ -209,8 +205,8 @@ mod tests {
             ("550 5.1.10 not found", "rcpt", &["fails for this recipient"]),
             ("550 5.7.62 not you", "mail", &["waits for an operator"]),
             ("550 5.7.703 blocked", "end-of-data", &["is tried again later"]),
-            ("550 5.9.9 no", "end-of-data", &["unknown-permanent: no entry", "basic code counts", "refused again by an account"]),
-            ("550 4.9.9 no", "end-of-data", &["unknown-transient", "doubt defers", "once more at once", "after 1m"]),
+            ("550 5.9.9 no", "end-of-data", &["unknown-permanent: no entry", "basic code counts", "fails, and its author is told"]),
+            ("550 4.9.9 no", "end-of-data", &["unknown-transient", "doubt defers", "after 1m"]),
             ("554 5.3.2 no", "greeting", &["unknown-permanent", "as soon as the pause is over", "all accounts of this server"]),
         ] {
             let said = said(line, Some(step));

@@ -7,9 +7,7 @@
 //! is in doubt.
 //!
 //! *A 5yz that nobody knows*, in a transaction that the server took for nobody, may be the message's fault or the account's. One transaction
-//! cannot tell, so it is only marked here (`doubtful`), and `schedule` decides by what else it has seen: the message fails when it was
-//! refused twice, the second time by an account whose last word about any other message was that it took it. Until then it is deferred. An
-//! account that refuses three messages in a row like this and takes none in between is in trouble itself, and rests.
+//! cannot tell; it is marked here (`doubtful`), and the basic code is followed: the message fails.
 
 use std::sync::Arc;
 use std::time::Duration;
