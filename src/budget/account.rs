@@ -1,5 +1,6 @@
 //! All limits of one account, or of the tenant, as one thing that is reserved and settled.
 
+use std::cell::Cell;
 use std::cmp::{Ordering, Reverse};
 
 use crate::{clock::Timestamp, mail::Class};
@@ -25,7 +26,14 @@ pub struct Budget {
     in_flight: [u32; 2],
     /// Changes of a reload or a restart; those of reservations are noted in the ledgers and rates.
     pending: Vec<Change>,
+    /// Something may have changed since [`Self::changes`] was asked.
+    touched: bool,
+    /// What [`Self::opens`] has found out since the last change: by class, each without and with something kept.
+    openings: Cell<[[Option<Opening>; 2]; 2]>,
 }
+
+/// When one more recipient fits if so much is kept; `None`: it is not a matter of time.
+type Opening = (Share, Option<Timestamp>);
 
 /// The limits that are kept by cells.
 const RATES: [LimitName; 3] = [LimitName::ExternalPerMinute, LimitName::MessagesPerMinute, LimitName::MinimumPause];
@@ -60,6 +68,8 @@ impl Budget {
             next_rate: 0,
             in_flight: [0; 2],
             pending: Vec::new(),
+            touched: true,
+            openings: Cell::default(),
         };
         for (place, past) in past.iter().enumerate() {
             budget.rates[place] = budget.rate(RATES[place], past);
@@ -97,6 +107,7 @@ impl Budget {
         }
         budget.forget_changes();
         budget.pending = difference(rows, &budget.state());
+        budget.touch();
         budget
     }
 
@@ -108,6 +119,10 @@ impl Budget {
 
     /// What changed since the last call, to be written in the transaction of the attempt that caused it.
     pub fn changes(&mut self) -> Vec<Change> {
+        // Asked of every account for each attempt of one.
+        if !std::mem::take(&mut self.touched) {
+            return Vec::new();
+        }
         let mut changes = std::mem::take(&mut self.pending);
         let mut note = |limit, slots: Vec<(u32, Option<Row>)>| {
             changes.extend(slots.into_iter().map(|(slot, row)| row.map_or(Change::Remove { limit, slot }, Change::Put)));
@@ -152,6 +167,22 @@ impl Budget {
         binding
     }
 
+    /// The moment from which one more recipient of a class fits, as [`Self::wait`] has it: it may have passed. `None`: it takes the end of an
+    /// attempt, or can never be. Time alone does not change the answer, so it is remembered until something is reserved, settled or changed.
+    pub fn opens(&self, now: Timestamp, class: Class, keep: Share) -> Option<Timestamp> {
+        let mut openings = self.openings.get();
+        let known = &mut openings[class as usize][usize::from(keep != Share::NONE)];
+        if let Some((kept, opens)) = known
+            && *kept == keep
+        {
+            return *opens;
+        }
+        let opens = self.wait(now, Need { class, recipients: 1 }, keep).map_or(Some(now), |wait| wait.until);
+        *known = Some((keep, opens));
+        self.openings.set(openings);
+        opens
+    }
+
     /// Reserves `need` in every limit, leaving `keep` of each day's budget to others.
     ///
     /// # Errors
@@ -160,6 +191,7 @@ impl Budget {
         if let Some(wait) = self.wait(now, need, keep) {
             return Err(wait);
         }
+        self.touch();
         let mut claims = [const { None }; 3];
         for (place, rate) in self.rates.iter_mut().enumerate() {
             let (Some(rate), Some(by)) = (rate, lane(&self.limits, RATES[place], need.class)) else { continue };
@@ -177,6 +209,7 @@ impl Budget {
     ///
     /// What is not known to be refused is used: pass [`Used::all`] when in doubt.
     pub fn settle(&mut self, reservation: Reservation, used: Used, ended: Timestamp) {
+        self.touch();
         let Reservation { need, claims } = reservation;
         let used = Used { recipients: used.recipients.min(need.recipients), ..used };
         self.recipients.settle(need.recipients, used.recipients, ended);
@@ -199,6 +232,7 @@ impl Budget {
     /// what is known leaves the window: before that the server's window cannot have freed. Returns when the next unit fits; `None` if there is no
     /// such limit here, so that nothing could be booked and the caller must pause by itself.
     pub fn close(&mut self, limit: LimitName, now: Timestamp) -> Option<Wait> {
+        self.touch();
         let until = if let Some(place) = RATES.iter().position(|name| *name == limit) {
             let rate = self.rates[place].as_mut()?;
             rate.close(now);
@@ -236,6 +270,7 @@ impl Budget {
         self.forget_changes();
         pending.extend(difference(&before, &self.state()));
         self.pending = pending;
+        self.touch();
     }
 
     /// The share of the tightest limit for a class that is still free: 1 if nothing is used, 0 if nothing can go.
@@ -266,6 +301,12 @@ impl Budget {
         let (max, window) = size(&self.limits, name)?;
         self.next_rate = self.next_rate.wrapping_add(1);
         Some(Rate::new(name, self.next_rate, max, window, past))
+    }
+
+    /// Something is about to change, or has.
+    fn touch(&mut self) {
+        self.touched = true;
+        self.openings.take();
     }
 
     fn forget_changes(&mut self) {

@@ -13,7 +13,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::budget::{self, Budget, Limits, Need, Reservation, Share, Used, Wait};
+use crate::budget::{self, Budget, Limits, Need, Reservation, Share, Used};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 use crate::reply::{Pause, PauseLength, Scope};
@@ -392,11 +392,8 @@ impl Scheduler {
 
     /// When an account that has a connection free may take mail of a group; `None` if only the end of an attempt can tell.
     fn group_opens(&self, now: Timestamp, group: &Group) -> Option<Timestamp> {
-        let (need, keep) = (Need { class: group.class, recipients: 1 }, self.kept(group.priority));
-        let shared = match self.shared(group.route).wait(now, need, keep) {
-            None => Timestamp::default(),
-            Some(wait) => wait.until?,
-        };
+        let keep = self.kept(group.priority);
+        let shared = self.shared(group.route).opens(now, group.class, keep)?;
         let mut earliest: Option<Timestamp> = None;
         for account in self.members(group.accounts).filter(|account| account.active < account.connections) {
             let Some(opens) = self.opens_apart_from_budgets(account, group.class).map(|opens| opens.max(shared)) else { continue };
@@ -404,11 +401,7 @@ impl Scheduler {
             if earliest.is_some_and(|earliest| earliest <= opens.max(now)) {
                 continue;
             }
-            let own = match account.budget.wait(now, need, keep) {
-                None => opens,
-                Some(Wait { until: Some(until), .. }) => opens.max(until),
-                Some(Wait { until: None, .. }) => continue,
-            };
+            let Some(own) = account.budget.opens(now, group.class, keep).map(|own| own.max(opens)) else { continue };
             earliest = Some(earliest.map_or(own, |earliest| earliest.min(own)));
         }
         earliest
@@ -430,10 +423,10 @@ impl Scheduler {
     }
 
     fn can_go(&self, now: Timestamp, accounts: AccountSet, route: u16, class: Class, priority: Priority) -> bool {
-        let (need, keep) = (Need { class, recipients: 1 }, self.kept(priority));
+        let keep = self.kept(priority);
         self.routes[usize::from(route)].gates.admit(now, class)
-            && self.shared(route).fits(now, need, keep) > 0
-            && self.members(accounts).any(|account| self.open(now, account, class) && account.budget.fits(now, need, keep) > 0)
+            && has_room(now, self.shared(route), class, keep)
+            && self.members(accounts).any(|account| self.open(now, account, class) && has_room(now, &account.budget, class, keep))
     }
 
     /// The account for a delivery, and how many of its recipients can go on it.
@@ -442,7 +435,7 @@ impl Scheduler {
         let shared = self.shared(group.route).fits(now, need, keep);
         let mut best: Option<(u32, u64, usize)> = None;
         for (i, account) in self.accounts.iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
-            if !self.open(now, account, entry.class) {
+            if !self.open(now, account, entry.class) || !has_room(now, &account.budget, entry.class, keep) {
                 continue;
             }
             // All recipients at once come before everything else; then the account that is kept to. Each key ranks all accounts in its own order
@@ -635,6 +628,11 @@ impl Scheduler {
         self.clients.push(Client { settings, accounts });
         number
     }
+}
+
+/// Whether one more recipient fits into a budget.
+fn has_room(now: Timestamp, budget: &Budget, class: Class, keep: Share) -> bool {
+    budget.opens(now, class, keep).is_some_and(|opens| opens <= now)
 }
 
 fn is_alive(entries: &[Entry], ticket: Ticket) -> bool {
