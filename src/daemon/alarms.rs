@@ -60,7 +60,7 @@ impl<S: Spool> Shared<S> {
             return;
         }
         telemetry::alarm(&alarm, &change);
-        if self.notices.operators.is_empty() {
+        if self.setup().notices.operators.is_empty() {
             let untold = alarms.untold();
             alarms.told(now, &untold);
         }
@@ -89,7 +89,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
     let mut not_before = Timestamp::default();
     loop {
         let now = shared.clock.now();
-        let due = shared.alarms.lock().due().filter(|_| !shared.notices.operators.is_empty()).map(|due| due.max(not_before));
+        let due = shared.alarms.lock().due().filter(|_| !shared.setup().notices.operators.is_empty()).map(|due| due.max(not_before));
         let changed = tokio::select! {
             () = shared.alarms.changed.notified() => true,
             () = sleep(due.map(|due| due.since(now))) => false,
@@ -100,18 +100,19 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
             let known = shared.alarms.lock().known().map(|(alarm, standing)| (alarm.clone(), standing.clone())).collect();
             keep(&shared, known, None).await;
         } else if !tell(&shared, now).await {
-            not_before = now + shared.notices.alarm_delay;
+            not_before = now + shared.setup().notices.alarm_delay;
         }
     }
 }
 
 /// Writes the mail that is due. False if it cannot be sent yet, or could not be kept.
 async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
+    let setup = shared.setup();
     let addressee = |address: &Mailbox| {
-        let class = shared.policy.recipient(&ClientName::new(notice::OWN), address, None).ok()?;
+        let class = setup.policy.recipient(&ClientName::new(notice::OWN), address, None).ok()?;
         Some(Addressee { address: address.clone(), class, dsn: RecipientDsn::default() })
     };
-    let addressees: Vec<Addressee> = shared.notices.operators.iter().filter_map(addressee).collect();
+    let addressees: Vec<Addressee> = setup.notices.operators.iter().filter_map(addressee).collect();
     if addressees.is_empty() {
         return false;
     }
@@ -120,7 +121,7 @@ async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
         let sends = |account: &AccountSettings| {
             !alarms.stands(&Alarm::AccountSuspended(account.name.clone())) && !alarms.stands(&Alarm::RouteSuspended(account.route.clone()))
         };
-        if !shared.schedule.accounts.iter().any(sends) {
+        if !setup.schedule.accounts.iter().any(sends) {
             return false;
         }
         let untold = alarms.untold();
@@ -131,9 +132,9 @@ async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
         return true;
     }
     let id = shared.ids.next(now);
-    let notice = alarm_mail(id, now, &shared.hostname, &shared.notices.operators, &untold);
+    let notice = alarm_mail(id, now, setup.hostname(), &setup.notices.operators, &untold);
     let size = notice.content.len() as u64;
-    let Ok(deliveries) = shared.policy.split(&notice.message.client, addressees, size, id, now) else { return false };
+    let Ok(deliveries) = setup.policy.split(&notice.message.client, addressees, size, id, now) else { return false };
     let queue = deliveries.iter().map(|delivery| queued(&notice.message, delivery)).collect();
     if !keep(shared, after, Some(NewMessage { message: notice.message, deliveries, content: notice.content })).await {
         return false;
@@ -162,7 +163,7 @@ async fn keep<S: Spool>(shared: &Shared<S>, alarms: Vec<(Alarm, Standing)>, mail
 
 /// Looks from time to time at what no event tells, until the relay stops.
 pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
-    let most = shared.notices.queue_age_alarm;
+    let most = shared.setup().notices.queue_age_alarm;
     let pause = most.map_or(WATCH, |most| (most / 4).clamp(Duration::from_millis(100), WATCH));
     loop {
         // Room is claimed for the largest message, and given back at once.

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use super::dispatch::Event;
 use super::notices::{self, Told};
-use super::{Phase, Shared, Upstream, doubt, history};
+use super::{Phase, Setup, Shared, Upstream, doubt, history};
 use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::mail::{
@@ -28,22 +28,29 @@ use crate::upstream::{self, Protection, Transaction};
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Tries one delivery, to so many of its recipients, on one account and records what came of it. That it begins is recorded.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, recipients: u16, started: Timestamp, mut job: Job) {
+pub(super) async fn run<S: Spool>(
+    shared: Arc<Shared<S>>,
+    setup: Arc<Setup>,
+    account: AccountName,
+    recipients: u16,
+    started: Timestamp,
+    mut job: Job,
+) {
     let left_out = job.delivery.recipients.split_off(usize::from(recipients).min(job.delivery.recipients.len())).len();
-    let Some(upstream) = shared.accounts.get(&account) else {
+    let Some(upstream) = setup.accounts.get(&account) else {
         return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
     let mut course = Course { started, protection: None, passed_dsn_on: false };
-    let result = attempt(&shared, upstream, &account, &job, &mut course).await;
+    let result = attempt(&setup, upstream, &account, &job, &mut course).await;
     if course.passed_dsn_on {
         // RFC 3461 §5.2.2: then it is for the next server to tell of success.
         job.delivery.recipients.iter_mut().filter_map(|recipient| recipient.dsn.notify.as_mut()).for_each(|notify| notify.success = false);
     }
     let judgement = match result {
-        Ok(report) => reply::judge(&shared.catalogue, &report, job.delivery.class),
-        Err(trouble) => reply::judge_open(&shared.catalogue, &trouble, job.delivery.recipients.len()),
+        Ok(report) => reply::judge(&setup.catalogue, &report, job.delivery.class),
+        Err(trouble) => reply::judge_open(&setup.catalogue, &trouble, job.delivery.recipients.len()),
     };
-    settle(&shared, upstream, account, course, job, left_out, judgement).await;
+    settle(&shared, (&setup, upstream), account, course, job, left_out, judgement).await;
 }
 
 /// What is to be known of an attempt besides its outcome.
@@ -55,8 +62,8 @@ struct Course {
     passed_dsn_on: bool,
 }
 
-async fn attempt<S: Spool>(
-    shared: &Shared<S>,
+async fn attempt(
+    setup: &Setup,
     upstream: &Upstream,
     account: &AccountName,
     job: &Job,
@@ -64,9 +71,9 @@ async fn attempt<S: Spool>(
 ) -> Result<reply::Report, Trouble> {
     let local =
         |why: std::io::Error| Trouble { step: Step::Connect, cause: Cause::Local(format!("the stored content cannot be read: {why}")) };
-    let head = head(&job.content, shared.session.header_size).await.map_err(local)?;
+    let head = head(&job.content, setup.session.header_size).await.map_err(local)?;
     let body_offset = mail::header_end(&head).unwrap_or(head.len());
-    let (message, own) = (&job.message, shared.senders.of(&job.message.client));
+    let (message, own) = (&job.message, setup.senders.of(&job.message.client));
     let sender = own.policy.as_ref().unwrap_or(&upstream.sender).mailbox(upstream.address.as_ref());
     let context = Rewrite {
         sender,
@@ -89,7 +96,7 @@ async fn attempt<S: Spool>(
         dsn: &message.dsn,
     };
     let upstream::Attempt { result, protection, converted, passed_dsn_on, .. } =
-        upstream::deliver(&shared.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
+        upstream::deliver(&setup.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
     (course.protection, course.passed_dsn_on) = (protection, passed_dsn_on);
     if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {
         if let (Some(sender), false) = (sender, unsigned.is_empty()) {
@@ -123,7 +130,7 @@ pub(super) async fn head(content: &Content, header_size: usize) -> std::io::Resu
 /// Tells the log of the end of an attempt, records it, and tells the scheduler.
 async fn settle<S: Spool>(
     shared: &Shared<S>,
-    upstream: &Upstream,
+    (setup, upstream): (&Setup, &Upstream),
     account: AccountName,
     Course { started, protection, .. }: Course,
     job: Job,
@@ -135,7 +142,7 @@ async fn settle<S: Spool>(
     // Recipients that are to go alone still go together, and so back off as after any other refusal: at once would be without end.
     let counts = judgement.counts || judgement.rest == reply::Rest::Apart;
     let attempts = delivery.attempts + u32::from(counts);
-    let due = if counts { Scheduler::retry_at(&shared.schedule, ended, message.id, attempts) } else { ended };
+    let due = if counts { Scheduler::retry_at(&setup.schedule, ended, message.id, attempts) } else { ended };
     let results: Vec<(&Recipient, &Outcome)> = delivery.recipients.iter().zip(&judgement.outcomes).collect();
     let of = |wanted: Disposition| results.iter().filter(move |(_, outcome)| outcome.disposition == wanted);
     let reported = |(recipient, outcome): &(&Recipient, &Outcome)| {
@@ -173,7 +180,7 @@ async fn settle<S: Spool>(
     let answers = history::answers(&results, &judgement, due);
     if judgement.in_doubt {
         let attempt = InDoubt { account: account.clone(), started, recipients: delivery.recipients.len() as u16 };
-        hold = doubt::meet(shared.schedule.in_doubt(&message.client), delivery.id, &attempt);
+        hold = doubt::meet(setup.schedule.in_doubt(&message.client), delivery.id, &attempt);
         shared.doubts.fetch_add(1, Ordering::Relaxed);
         last_reply = format!("in doubt: {last_reply}");
     }
@@ -201,7 +208,7 @@ async fn settle<S: Spool>(
         shared.alarm(Alarm::RouteSuspended(delivery.route.clone()), AlarmChange::Cleared);
     }
     failed_readers.iter().for_each(|reader| notices::failed(shared, &reader.address, ended));
-    let told = notices::tell_of(shared, message, &job.content, to_report, ended).await;
+    let told = notices::tell_of(shared, setup, message, &job.content, to_report, ended).await;
     // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
     // in doubt, and its budget as it was really used.
     shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
@@ -212,7 +219,7 @@ async fn settle<S: Spool>(
     let notices = told.telling.notices.clone();
     leave(shared, message, told, last, ended);
     shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });
-    let (sender, relay) = (shared.sender_of(message, upstream), upstream.relay.clone());
+    let (sender, relay) = (setup.sender_of(message, upstream), upstream.relay.clone());
     let Job { message, delivery, .. } = job;
     let tried = Tried { message, delivery, account: account.to_string(), relay, sender, started, ended, answers };
     shared.history.remember(Record::Ended(Box::new(tried))).await;
@@ -249,7 +256,8 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
         }
     };
     let now = shared.clock.now();
-    let lifetime = shared.schedule.lifetime;
+    let setup = shared.setup();
+    let lifetime = setup.schedule.lifetime;
     let expired = |recipient: &Recipient| Reported {
         address: recipient.address.clone(),
         orcpt: recipient.dsn.orcpt.clone(),
@@ -261,7 +269,7 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
         last_attempt: None,
     };
     let recipients = job.delivery.recipients.iter().filter(|recipient| wants_failure(recipient)).map(expired).collect();
-    let told = notices::tell_of(&shared, &job.message, &job.content, recipients, now).await;
+    let told = notices::tell_of(&shared, &setup, &job.message, &job.content, recipients, now).await;
     let settled = job.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
     let telling = told.telling.clone();
     let settlement = Settlement { settled, telling, ..Settlement::unchanged(&job.delivery, now, String::new()) };

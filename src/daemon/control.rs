@@ -162,7 +162,7 @@ impl<S: Spool> Relay for Control<S> {
 
     async fn habits(&self) -> Result<Clients, Refusal> {
         let habits = self.shared.habits();
-        let clients = self.shared.policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
+        let clients = self.shared.setup().policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
         Ok(Clients { now: Time(self.shared.clock.now()), since: Time(habits.since()), clients })
     }
 

@@ -138,9 +138,12 @@ async fn begin<S: Spool>(
         starts.iter().for_each(|start| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
         return;
     };
+    let setup = shared.setup();
     for (start, started) in starts.into_iter().zip(started) {
         match started {
-            Started::Begun(job) => drop(attempts.spawn(attempt::run(shared.clone(), start.account, start.recipients, now, *job))),
+            Started::Begun(job) => {
+                drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), start.account, start.recipients, now, *job)));
+            }
             Started::Gone => {
                 scheduler.put_back(now, start.delivery, now);
                 scheduler.settled(now, start.delivery, 0, now);

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::{Shared, Upstream};
+use super::Shared;
 use crate::clock::Timestamp;
 use crate::mail::{Delivery, InDoubt, Message, Queued, Recipient};
 use crate::reply::{Disposition, Judgement, Outcome, Step};
-use crate::smtp::{EnhancedStatus, Mailbox};
+use crate::smtp::EnhancedStatus;
 use crate::store::history::{Attempt, History, Left, Record, Tried};
 use crate::store::{HistorySettings, NewMessage, Spool};
 use crate::telemetry;
@@ -63,13 +63,6 @@ pub(super) fn in_doubt(queued: &Queued, now: Timestamp) -> Option<Record> {
 }
 
 impl<S: Spool> Shared<S> {
-    /// As whom a message goes out upstream; empty if as it came.
-    pub(super) fn sender_of(&self, message: &Message, upstream: &Upstream) -> String {
-        let own = &self.senders.of(&message.client).policy;
-        let sender = own.as_ref().unwrap_or(&upstream.sender).mailbox(upstream.address.as_ref());
-        sender.map_or_else(String::new, Mailbox::to_string)
-    }
-
     /// Remembers what the relay has written itself.
     pub(super) async fn remember_own(&self, written: Vec<NewMessage>) {
         for NewMessage { message, deliveries, .. } in written {

@@ -115,7 +115,8 @@ async fn admit<S: Spool>(shared: Arc<Shared<S>>, entry: Arc<Entry>, mut stream: 
     // Replies are small and each is waited for: without this, delayed acknowledgements cost 40 ms a message.
     let _ = stream.set_nodelay(true);
     let is_balancer = entry.proxy_from.iter().any(|network| network.contains(&peer));
-    let connects = |client: IpAddr| shared.policy.connect(shared.clock.now(), client);
+    let setup = shared.setup();
+    let connects = |client: IpAddr| setup.policy.connect(shared.clock.now(), client);
     let admission = if is_balancer { Place::take(&shared, None) } else { connects(peer).and_then(|()| Place::take(&shared, Some(peer))) };
     let mut place = match admission {
         Ok(place) => place,
@@ -142,7 +143,7 @@ async fn admit<S: Spool>(shared: Arc<Shared<S>>, entry: Arc<Entry>, mut stream: 
     {
         return telemetry::tls_failed(client, &error.to_string());
     }
-    session::run(shared.clone(), &entry, stream, client).await;
+    session::run(shared.clone(), setup, &entry, stream, client).await;
     drop(place);
 }
 

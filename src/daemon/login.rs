@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
 use crate::clock::Timestamp;
-use crate::intake::{Failures, UserSettings, Users};
+use crate::intake::{Failures, Users};
 use crate::mail::ClientName;
 use crate::session::LoginRefusal;
 use crate::smtp::{Credentials, EnhancedStatus, Reply};
@@ -15,31 +15,36 @@ use crate::telemetry;
 /// Passwords that are verified at a time: each takes a processor and the memory that its hash wants, 19 MiB with the usual one.
 const TURNS: usize = 2;
 
-/// Who may log in, and who failed to.
+/// Who failed to log in.
 pub(super) struct Logins {
-    users: Arc<Users>,
     failures: Mutex<Failures>,
     turns: Semaphore,
 }
 
 impl Logins {
-    /// These users; an address is barred after so many failures.
-    pub fn new(users: Vec<UserSettings>, most_failures: usize) -> Self {
-        Self { users: Arc::new(Users::new(users)), failures: Mutex::new(Failures::new(most_failures)), turns: Semaphore::new(TURNS) }
+    /// An address is barred after so many failures.
+    pub fn new(most_failures: usize) -> Self {
+        Self { failures: Mutex::new(Failures::new(most_failures)), turns: Semaphore::new(TURNS) }
     }
 
-    /// Finds out whose credentials these are. `now` is asked once when they are known and once when they are verified.
+    /// Finds out which of the users' credentials these are. `now` is asked once when they are known and once when they are verified.
     ///
     /// # Errors
     /// The refusal, and how long it is to wait.
-    pub async fn log_in(&self, peer: IpAddr, credentials: Credentials, now: impl Fn() -> Timestamp) -> Result<ClientName, LoginRefusal> {
+    pub async fn log_in(
+        &self,
+        users: &Arc<Users>,
+        peer: IpAddr,
+        credentials: Credentials,
+        now: impl Fn() -> Timestamp,
+    ) -> Result<ClientName, LoginRefusal> {
         self.failures().admit(peer, now()).map_err(|reply| LoginRefusal { reply, after: Default::default() })?;
         let Credentials { user, password } = credentials;
         // Only a name that somebody has is fit for the log: the others may be passwords in the wrong place.
-        let known = if self.users.has(&user) { user.clone() } else { String::new() };
+        let known = if users.has(&user) { user.clone() } else { String::new() };
         // The semaphore is never closed.
         let turn = self.turns.acquire().await;
-        let users = self.users.clone();
+        let users = users.clone();
         let verified = tokio::task::spawn_blocking(move || users.verify(&user, &password).cloned()).await;
         drop(turn);
         match verified {

@@ -30,12 +30,13 @@ mod operate;
 mod past;
 mod service;
 mod session;
+mod setup;
 mod shutdown;
 mod socket;
 mod stream;
 mod tokens;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -44,32 +45,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
-use crate::intake::{Door, Habits, Policy};
-use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName, SenderPolicy, Senders};
-use crate::notice;
-use crate::reply::Catalogue;
-use crate::schedule::{self, Scheduler};
-use crate::session as smtp_session;
-use crate::smtp::Mailbox;
+use crate::intake::{Door, Habits};
+use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName};
+use crate::schedule::Scheduler;
 use crate::store::history::History;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Spool, StoreError};
 use crate::telemetry;
 use crate::tls::{CertificateError, TlsError};
-use crate::upstream::{Endpoint, Login, Pool};
 
 use alarms::Board;
 use listener::Entry;
 use login::Logins;
 use notices::Desk;
+use setup::{Setup, Upstream};
 use shutdown::Signals;
 use socket::Socket;
-use tokens::Tokens;
 
 pub use inherit::Inherited;
 pub use shutdown::{Phase, Shutdown};
@@ -175,7 +171,6 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
 
     let (dispatcher, events) = mpsc::unbounded_channel();
     let accounts = config.schedule.accounts.len();
-    let grace = config.grace;
     let shared = Arc::new(Shared::new(config, (store, history), newest, (clock, boot_id), dispatcher, (board, desk))?);
     shared.doubts.store(in_doubt as u64, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
@@ -192,7 +187,7 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     let service = tokio::spawn(service::run(shared.clone()));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
-    let signals = tokio::spawn(signals.heed(shared.shutdown.clone(), grace));
+    let signals = tokio::spawn(signals.heed(shared.clone()));
     while tasks.join_next().await.is_some() {}
     let left = dispatching.await.map_err(|error| Fault::Task(error.to_string()))?;
     signals.abort();
@@ -200,9 +195,10 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     // Nothing is left that an operator could ask.
     shared.shutdown.advance(Phase::Ending);
     control.await.map_err(|error| Fault::Task(error.to_string()))?;
-    // Ended or aborted, it holds nothing any more.
+    // Ended or aborted, they hold nothing any more.
     let _ = service.await;
-    shared.pool.close_all().await;
+    let _ = signals.await;
+    shared.setup().pool.close_all().await;
     let fault = shared.shutdown.fault().map(str::to_owned);
     // Whoever still held it has ended with the tasks; if not, the store closes with the process.
     if let Ok(Shared { store, history, .. }) = Arc::try_unwrap(shared) {
@@ -217,22 +213,6 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
             Ok(())
         }
     }
-}
-
-/// Each account with its endpoint; and each route without accounts, under its own name.
-fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Upstream>, Fault> {
-    let mut upstreams = HashMap::new();
-    for route in &config.routes {
-        let endpoint = config.endpoint(route)?;
-        for account in config.schedule.accounts.iter().filter(|account| account.route == route.name) {
-            let login = config.logins.get(&account.name).and_then(|credentials| tokens.login(credentials));
-            let address = account.name.as_str().parse().ok().filter(|_| login.is_some());
-            let relay = format!("{}:{}", route.host, route.port);
-            let sender = route.sender.clone();
-            upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint: endpoint.clone(), relay, login });
-        }
-    }
-    Ok(upstreams)
 }
 
 fn bind(config: &Config, mut inherited: Inherited, now: Timestamp) -> Result<Vec<(TcpListener, Entry)>, Fault> {
@@ -287,45 +267,24 @@ impl Fault {
     }
 }
 
-/// What every task of the relay shares.
+/// What every task of the relay shares, as long as the process lives.
 struct Shared<S> {
     store: S,
     history: History,
-    price_per_million: f64,
     clock: Clock,
     boot_id: String,
     ids: QueueIds,
-    hostname: String,
-    policy: Arc<Policy>,
-    session: Arc<smtp_session::Settings>,
-    schedule: schedule::Settings,
-    senders: Senders,
-    accounts: HashMap<AccountName, Upstream>,
-    tokens: Tokens,
-    pool: Pool,
-    catalogue: Catalogue,
+    /// What a reload replaces.
+    setup: watch::Sender<Arc<Setup>>,
     door: Mutex<Door>,
     habits: Mutex<Habits>,
     logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     shutdown: Shutdown,
-    notices: notice::Settings,
     alarms: Board,
     /// Attempts in doubt since the start, those that were found then included.
     doubts: AtomicU64,
     desk: Desk,
-}
-
-/// An account and where it logs in; or a route without accounts.
-struct Upstream {
-    /// None: it has none, and nobody's mail becomes its own.
-    address: Option<Mailbox>,
-    /// What its route makes of the sender.
-    sender: SenderPolicy,
-    endpoint: Endpoint,
-    /// `host:port`, as logs show it.
-    relay: String,
-    login: Option<Login>,
 }
 
 impl<S: Spool> Shared<S> {
@@ -339,33 +298,27 @@ impl<S: Spool> Shared<S> {
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
         let node = std::process::id() as u16;
-        let tokens = Tokens::new(&config.apps)?;
         Ok(Self {
-            accounts: upstreams(&config, &tokens)?,
-            tokens,
             store,
             history,
-            price_per_million: config.price_per_million,
-            clock,
             boot_id,
             ids: QueueIds::new(node, newest),
-            hostname: config.session.hostname.clone(),
             door: Mutex::new(Door::new(&config.intake)),
             habits: Mutex::new(Habits::new(clock.now())),
-            logins: Logins::new(config.users, config.login_failures),
-            policy: Arc::new(Policy::new(config.intake)),
-            session: Arc::new(config.session),
-            schedule: config.schedule,
-            senders: config.senders,
-            pool: Pool::new(config.upstream.pool),
-            catalogue: Catalogue::extended(config.replies),
+            clock,
+            logins: Logins::new(config.login_failures),
+            setup: watch::Sender::new(Arc::new(Setup::new(config)?)),
             dispatcher,
             shutdown: Shutdown::default(),
-            notices: config.notices,
             alarms: board,
             doubts: AtomicU64::new(0),
             desk,
         })
+    }
+
+    /// What the configuration says now.
+    fn setup(&self) -> Arc<Setup> {
+        self.setup.borrow().clone()
     }
 
     fn door(&self) -> MutexGuard<'_, Door> {

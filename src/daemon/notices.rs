@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::attempt::{STORE_RETRY, head, queued};
 use super::control::ask;
 use super::dispatch::Event;
-use super::{Phase, Shared, sleep};
+use super::{Phase, Setup, Shared, sleep};
 use crate::clock::Timestamp;
 use crate::intake::{Addressee, Readers};
 use crate::mail::{self, Action, Content, Gathered, Header, Kind, Message, Recipient, Reported};
@@ -60,6 +60,7 @@ pub(super) struct Told {
 /// Composes what is told of these recipients.
 pub(super) async fn tell_of<S: Spool>(
     shared: &Shared<S>,
+    setup: &Setup,
     message: &Message,
     content: &Content,
     recipients: Vec<Reported>,
@@ -70,9 +71,9 @@ pub(super) async fn tell_of<S: Spool>(
         return told;
     }
     // A header that cannot be read any more only makes the notice shorter.
-    let head = head(content, shared.session.header_size).await.unwrap_or_default();
+    let head = head(content, setup.session.header_size).await.unwrap_or_default();
     let header = &head[..mail::header_end(&head).unwrap_or(head.len())];
-    let readers = match readers(shared, message, header) {
+    let readers = match readers(setup, message, header) {
         Ok(readers) => readers,
         Err(why) => return Told { nobody: Some(why), ..told },
     };
@@ -85,15 +86,15 @@ pub(super) async fn tell_of<S: Spool>(
                 let notice = notice::report(&Report {
                     id,
                     now,
-                    hostname: &shared.hostname,
+                    hostname: setup.hostname(),
                     reader: &reader,
                     original: message,
                     header,
                     whole: whole.as_deref(),
-                    retry_until: message.accepted_at + shared.schedule.lifetime,
+                    retry_until: message.accepted_at + setup.schedule.lifetime,
                     recipients: &recipients,
                 });
-                match notice.and_then(|notice| addressed(shared, notice)) {
+                match notice.and_then(|notice| addressed(setup, notice)) {
                     Some(notice) => told.telling.notices.push(notice),
                     None => told.nobody = Some("no route takes the notice"),
                 }
@@ -115,11 +116,11 @@ pub(super) async fn tell_of<S: Spool>(
 }
 
 /// Who is told of a message; or why nobody can be. Nobody, and no reason, where nobody is to be.
-fn readers<S: Spool>(shared: &Shared<S>, message: &Message, header: &[u8]) -> Result<Vec<Mailbox>, &'static str> {
+fn readers(setup: &Setup, message: &Message, header: &[u8]) -> Result<Vec<Mailbox>, &'static str> {
     if message.kind == Kind::Notice {
         return Err("it is a notice itself");
     }
-    let readers = shared.policy.client_named(&message.client).map_or(&Readers::Author, |client| &client.notify);
+    let readers = setup.policy.client_named(&message.client).map_or(&Readers::Author, |client| &client.notify);
     let author = match readers {
         Readers::Nobody => return Ok(Vec::new()),
         Readers::These(readers) => return Ok(readers.iter().map(canonical).collect()),
@@ -128,10 +129,10 @@ fn readers<S: Spool>(shared: &Shared<S>, message: &Message, header: &[u8]) -> Re
     if is_reply_of_a_program(header) {
         return Err("it is an automatic reply");
     }
-    if shared.accounts.keys().any(|account| account.as_str() == author.as_str().to_lowercase()) {
+    if setup.accounts.keys().any(|account| account.as_str() == author.as_str().to_lowercase()) {
         return Err("its sender is an account, and accounts have no mailbox");
     }
-    if shared.policy.recipient(&message.client, author, None).is_err() {
+    if setup.policy.recipient(&message.client, author, None).is_err() {
         return Err("no route leads to its sender");
     }
     Ok(vec![canonical(author)])
@@ -162,14 +163,14 @@ async fn whole(content: &Content) -> Option<Bytes> {
 }
 
 /// A notice with the deliveries that bring it to its readers, if a route leads to one of them.
-fn addressed<S: Spool>(shared: &Shared<S>, Notice { message, recipients, content }: Notice) -> Option<NewMessage> {
+fn addressed(setup: &Setup, Notice { message, recipients, content }: Notice) -> Option<NewMessage> {
     let size = content.len() as u64;
     let addressee = |address: Mailbox| {
-        let class = shared.policy.recipient(&message.client, &address, Some(size)).ok()?;
+        let class = setup.policy.recipient(&message.client, &address, Some(size)).ok()?;
         Some(Addressee { address, class, dsn: RecipientDsn::default() })
     };
     let addressees: Vec<Addressee> = recipients.into_iter().filter_map(addressee).collect();
-    let deliveries = shared.policy.split(&message.client, addressees, size, message.id, message.accepted_at).ok()?;
+    let deliveries = setup.policy.split(&message.client, addressees, size, message.id, message.accepted_at).ok()?;
     (!deliveries.is_empty()).then_some(NewMessage { message, deliveries, content })
 }
 
@@ -236,9 +237,10 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
 async fn digest<S: Spool>(shared: &Shared<S>, reader: &Mailbox, now: Timestamp) -> Result<(), StoreError> {
     let (gathered, mark) = shared.store.gathered(reader, DIGEST).await?;
     let id = shared.ids.next(now);
-    let lifetime = shared.schedule.lifetime;
-    let digest = notice::digest(&Digest { id, now, hostname: &shared.hostname, reader, lifetime, gathered: &gathered });
-    let digest = digest.filter(|_| !shared.desk.pace().is_unreachable(now, reader)).and_then(|digest| addressed(shared, digest));
+    let setup = shared.setup();
+    let lifetime = setup.schedule.lifetime;
+    let digest = notice::digest(&Digest { id, now, hostname: setup.hostname(), reader, lifetime, gathered: &gathered });
+    let digest = digest.filter(|_| !shared.desk.pace().is_unreachable(now, reader)).and_then(|digest| addressed(&setup, digest));
     shared.store.digest(reader, mark, digest.clone()).await?;
     match digest {
         Some(digest) => {
@@ -257,7 +259,7 @@ async fn digest<S: Spool>(shared: &Shared<S>, reader: &Mailbox, now: Timestamp) 
 
 /// Warns of mail that waits for long, until the relay stops.
 pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
-    let Some(patience) = shared.notices.delay_warning else { return };
+    let Some(patience) = shared.setup().notices.delay_warning else { return };
     let pause = (patience / 4).clamp(Duration::from_millis(100), WATCH);
     loop {
         let before = shared.clock.now() - patience;
@@ -302,7 +304,7 @@ async fn warn<S: Spool>(shared: &Shared<S>, Listed { message, delivery, last_rep
     // RFC 3461 §4.1: who did not say what it wants to hear of is warned, as is the custom.
     let wants = |recipient: &&Recipient| recipient.dsn.notify.is_none_or(|notify| notify.delay);
     let recipients = delivery.recipients.iter().filter(wants).map(delayed).collect();
-    let told = tell_of(shared, &message, &job.content, recipients, now).await;
+    let told = tell_of(shared, &shared.setup(), &message, &job.content, recipients, now).await;
     if shared.store.warn(id, told.telling.clone()).await? {
         recorded(shared, &message, told, now);
     }

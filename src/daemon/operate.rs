@@ -98,7 +98,7 @@ pub(super) async fn resume<S: Spool>(shared: &Shared<S>, account: AccountName, b
     shared.store.resume(&account).await.map_err(|error| unavailable(shared, error))?;
     telemetry::account_resumed_by_operator(&account, &by.0);
     // Whatever stood in the way of a token may have been put right: the last refusal is no answer any more.
-    if let Some(Upstream { login: Some(Login { credential: Credential::Token(source), .. }), .. }) = shared.accounts.get(&account) {
+    if let Some(Upstream { login: Some(Login { credential: Credential::Token(source), .. }), .. }) = shared.setup().accounts.get(&account) {
         source.forgive();
     }
     steer(shared, account, None).await
@@ -114,7 +114,7 @@ async fn steer<S: Spool>(shared: &Shared<S>, account: AccountName, suspension: O
 }
 
 fn known<S: Spool>(shared: &Shared<S>, account: &AccountName) -> Result<(), Refusal> {
-    if shared.accounts.contains_key(account) { Ok(()) } else { Err(unknown(account)) }
+    if shared.setup().accounts.contains_key(account) { Ok(()) } else { Err(unknown(account)) }
 }
 
 fn unknown(account: &AccountName) -> Refusal {

@@ -37,7 +37,7 @@ pub(super) async fn report<S: Spool>(shared: &Shared<S>, query: &ReportQuery) ->
     let now = shared.clock.now();
     let (group, month) = (admin::group(query.by.as_deref())?, Month::read(query.month.as_deref(), now)?);
     let lines = shared.history.report(group, month.from, month.until).await.map_err(|error| unavailable(shared, error))?;
-    let price_per_million = shared.price_per_million;
+    let price_per_million = shared.setup().price_per_million;
     let lines = lines.into_iter().map(|line| admin::report_line(line, price_per_million)).collect();
     Ok(Report { now: Time(now), month: month.name, by: group.as_str().to_owned(), price_per_million, lines })
 }

@@ -8,7 +8,7 @@ use super::attempt::queued;
 use super::dispatch::Event;
 use super::listener::Entry;
 use super::stream::Stream;
-use super::{Phase, Shared};
+use super::{Phase, Setup, Shared};
 use crate::intake::{Facts, Habit, Repair, RepairError};
 use crate::mail::Trace;
 use crate::mail::{Kind, Message, QueueId};
@@ -23,9 +23,9 @@ use crate::telemetry;
 const READ: usize = 16 << 10;
 
 /// Serves one client until it leaves, misbehaves, or the relay stops.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, entry: &Entry, stream: Stream, peer: IpAddr) {
-    let session = Session::new(entry.settings.clone(), shared.policy.clone(), peer, shared.clock.now());
-    let mut conversation = Conversation { shared, entry, stream, peer, session, incoming: None };
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: &Entry, stream: Stream, peer: IpAddr) {
+    let session = Session::new(entry.settings.clone(), setup.policy.clone(), peer, shared.clock.now());
+    let mut conversation = Conversation { shared, setup, entry, stream, peer, session, incoming: None };
     let how = match conversation.hold().await {
         Ok(ending) => ending.to_string(),
         Err(error) => error.to_string(),
@@ -46,6 +46,8 @@ pub(super) async fn secure<S: Spool>(shared: &Shared<S>, entry: &Entry, stream: 
 
 struct Conversation<'a, S: Spool> {
     shared: Arc<Shared<S>>,
+    /// As it was when the session began.
+    setup: Arc<Setup>,
     entry: &'a Entry,
     stream: Stream,
     peer: IpAddr,
@@ -149,7 +151,7 @@ impl<S: Spool> Conversation<'_, S> {
     }
 
     async fn log_in(&mut self, credentials: Credentials) {
-        let answer = self.shared.logins.log_in(self.peer, credentials, || self.shared.clock.now()).await;
+        let answer = self.shared.logins.log_in(&self.setup.users, self.peer, credentials, || self.shared.clock.now()).await;
         self.session.handle(self.shared.clock.now(), Input::LoggedIn(answer));
     }
 
@@ -162,7 +164,7 @@ impl<S: Spool> Conversation<'_, S> {
         let id = self.shared.ids.next(now);
         let content = self.shared.store.begin(id, announced).map_err(|error| self.store_reply(error))?;
         let trace = Trace {
-            hostname: self.shared.hostname.clone(),
+            hostname: self.setup.hostname().to_owned(),
             helo: underway.helo.map(str::to_owned),
             peer: Some(self.peer),
             protocol: underway.protocol.as_str(),
@@ -170,7 +172,7 @@ impl<S: Spool> Conversation<'_, S> {
             at: now,
             only_recipient: underway.only_recipient.cloned(),
         };
-        let repair = Repair::new(trace, underway.reverse_path, self.shared.session.header_size);
+        let repair = Repair::new(trace, underway.reverse_path, self.setup.session.header_size);
         self.incoming = Some(Draft { id, repair, content, refusal: None, buffer: Vec::new() });
         Ok(id)
     }
@@ -201,7 +203,7 @@ impl<S: Spool> Conversation<'_, S> {
         self.session.policy().author(&envelope.client, &envelope.reverse_path, &facts)?;
         draft.content.write(&draft.buffer).await.map_err(|error| self.store_reply(error))?;
         // What is answered 250 must fit the upstream server's limit with everything that the relay adds to it.
-        let limit = self.shared.session.message_size;
+        let limit = self.setup.session.message_size;
         let size = facts.size + facts.growth;
         if size > limit {
             let text = format!(

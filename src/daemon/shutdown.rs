@@ -2,11 +2,12 @@
 
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use super::Shared;
+use crate::store::Spool;
 use crate::telemetry;
 
 /// How far the end has come.
@@ -81,14 +82,15 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Turns them into phases: the first SIGTERM or SIGINT stops in order and grants `grace`, the second ends at once.
-    pub(super) async fn heed(mut self, shutdown: Shutdown, grace: Duration) {
+    /// Turns them into phases: the first SIGTERM or SIGINT stops in order and grants the configured time, the second ends at once.
+    pub(super) async fn heed<S: Spool>(mut self, shared: Arc<Shared<S>>) {
         self.next().await;
+        let grace = shared.setup().grace;
         telemetry::stopping(grace);
-        shutdown.advance(Phase::Stopping);
+        shared.shutdown.advance(Phase::Stopping);
         // Too late or not, the end is the same.
         let _ = tokio::time::timeout(grace, self.next()).await;
-        shutdown.advance(Phase::Ending);
+        shared.shutdown.advance(Phase::Ending);
     }
 
     async fn next(&mut self) {

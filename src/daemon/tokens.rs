@@ -45,7 +45,7 @@ impl Tokens {
 
 /// Announces what ends soon, until the relay stops. The files are read anew each time: a certificate that was replaced is heeded.
 pub(super) async fn announce<S: Spool>(shared: Arc<Shared<S>>) {
-    let apps: Arc<Vec<App>> = Arc::new(shared.tokens.0.values().map(|source| source.app().clone()).collect());
+    let apps: Arc<Vec<App>> = Arc::new(shared.setup().tokens.0.values().map(|source| source.app().clone()).collect());
     let mut expiries = BTreeMap::<&AppName, Expiry>::new();
     while !apps.is_empty() {
         let reading = apps.clone();
