@@ -1,4 +1,4 @@
-//! `hve-relay man` and `hve-relay completions`: what the command line knows of itself, for `man` and for the shell.
+//! `hve-relay man`, `completions` and `reference`: what the program knows of itself, for `man`, for the shell and for the operator.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,6 +10,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::{Arguments, EX_IOERR};
+use crate::telemetry;
 
 /// The shells whose completions can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,6 +21,21 @@ pub(super) enum Kind {
     Fish,
     /// `hve-relay completions zsh > /usr/share/zsh/vendor-completions/_hve-relay`
     Zsh,
+}
+
+/// The pages of reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Page {
+    /// Every event of the log: `deploy/events.md`
+    Events,
+}
+
+/// Prints a page of reference.
+pub(super) fn reference(page: Page) -> ExitCode {
+    let text = match page {
+        Page::Events => telemetry::events_page(),
+    };
+    told(io::stdout().write_all(text.as_bytes()))
 }
 
 /// Prints a shell's completions.

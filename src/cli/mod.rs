@@ -96,6 +96,11 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// What the relay can say of itself, as a page of Markdown, to standard output.
+    Reference {
+        /// Which page.
+        page: manual::Page,
+    },
 }
 
 /// Where the configuration is if nothing else is said.
@@ -134,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Demo { once, port } => demo::run(once, port),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { out } => manual::man(out.as_ref()),
+        Command::Reference { page } => manual::reference(page),
     }
 }
 
@@ -170,6 +176,7 @@ mod tests {
             "explain 535 5.7.139 --step auth --config /x",
             "clients",
             "clients --json --socket /x",
+            "reference events",
             "sim",
             "sim --listen 0.0.0.0:587 --profile hve-ga --faults /x --keep /y --domain contoso.com --account a@contoso.com=secret",
         ] {

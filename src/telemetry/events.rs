@@ -1,4 +1,4 @@
-//! The events. A function's documentation says when it is told; the advice to the operator is part of the line where there is one.
+//! The events. What each is for is in `table`, and each emits what its row there says: its room as the target, its level, its fields.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
+use super::catalogue::target::{ADMIN, CONFIG, DAEMON, NOTICE, SCHEDULE, SESSION, STORE, TELEMETRY, UPSTREAM};
 use crate::clock::Timestamp;
 use crate::intake::Habit;
 use crate::mail::{AccountName, AppName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
@@ -21,100 +22,100 @@ use crate::upstream::oauth::{App, News};
 /// The relay is ready: every listener is bound and the queue is recovered.
 pub fn started(version: &str, listeners: &[SocketAddr], accounts: usize, queued: usize, in_doubt: usize) {
     let listeners = listeners.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ");
-    info!(event = "started", version, listeners, accounts, queued, in_doubt, "ready for mail");
+    info!(target: DAEMON, event = "started", version, listeners, accounts, queued, in_doubt, "ready for mail");
 }
 
 /// A signal has come: no new sessions; open transactions and deliveries in flight may end.
 pub fn stopping(grace: Duration) {
-    info!(event = "stopping", grace = grace.as_secs_f64(), "stopping: what is not delivered stays queued");
+    info!(target: DAEMON, event = "stopping", grace = grace.as_secs_f64(), "stopping: what is not delivered stays queued");
 }
 
 /// The relay could not start, or had to end.
 pub fn failed(why: &str) {
-    error!(event = "failed", why, "the relay has ended");
+    error!(target: DAEMON, event = "failed", why, "the relay has ended");
 }
 
 /// The last line of an orderly end.
 pub fn stopped(queued: usize) {
-    info!(event = "stopped", queued, "stopped");
+    info!(target: DAEMON, event = "stopped", queued, "stopped");
 }
 
 /// What must answer for the relay to be alive did not: no sign of life was sent to the service manager.
 pub fn watchdog_missed(why: &str) {
-    error!(event = "watchdog-missed", why, "no sign of life for the service manager");
+    error!(target: DAEMON, event = "watchdog-missed", why, "no sign of life for the service manager");
 }
 
 /// The log could not be written for a while, and lines of it are lost.
 pub fn log_lost(lines: u64) {
-    error!(event = "log-lost", lines, "nobody read the log, and lines of it are lost");
+    error!(target: TELEMETRY, event = "log-lost", lines, "nobody read the log, and lines of it are lost");
 }
 
 /// A configuration loads, but something in it is probably not meant.
 pub fn config_warning(warning: &str) {
-    warn!(event = "config-warning", "{warning}");
+    warn!(target: CONFIG, event = "config-warning", "{warning}");
 }
 
 /// A connection was refused or closed before it became a session.
 pub fn connection_refused(peer: IpAddr, reply: &Reply) {
-    warn!(event = "connection-refused", peer = %peer, reply = %reply, "connection refused");
+    warn!(target: SESSION, event = "connection-refused", peer = %peer, reply = %reply, "connection refused");
 }
 
 /// A connection could not be accepted: the process has no descriptors left, or the like.
 pub fn accept_failed(listener: SocketAddr, why: &str) {
-    error!(event = "accept-failed", listener = %listener, why, "cannot accept connections; raise the limit of open files (LimitNOFILE=)");
+    error!(target: SESSION, event = "accept-failed", listener = %listener, why, "cannot accept connections; raise the limit of open files (LimitNOFILE=)");
 }
 
 /// A session begins.
 pub fn connected(peer: IpAddr, client: &ClientName) {
-    debug!(event = "connected", peer = %peer, client = %client, "connected");
+    debug!(target: SESSION, event = "connected", peer = %peer, client = %client, "connected");
 }
 
 /// A session has ended.
 pub fn disconnected(peer: IpAddr, client: &ClientName, how: &str) {
-    debug!(event = "disconnected", peer = %peer, client = %client, how, "disconnected");
+    debug!(target: SESSION, event = "disconnected", peer = %peer, client = %client, how, "disconnected");
 }
 
 /// A command or a message was refused.
 pub fn refused(peer: IpAddr, client: Option<&ClientName>, what: &str, from: Option<&ReversePath>, reply: &Reply) {
     let client = client.map_or("", ClientName::as_str);
     let from = from.map(|from| Angle(from).to_string()).unwrap_or_default();
-    warn!(event = "refused", peer = %peer, client, command = what, from, reply = %reply, "refused");
+    warn!(target: SESSION, event = "refused", peer = %peer, client, command = what, from, reply = %reply, "refused");
 }
 
 /// A client does something otherwise than the standards have it: told the first time, and then once a day with the count until now.
 pub fn habit(peer: IpAddr, client: &ClientName, habit: Habit, count: u64) {
     let (name, outcome) = (habit.as_str(), habit.outcome());
-    info!(event = "habit", peer = %peer, client = %client, habit = name, count, outcome, "{}", habit.words());
+    info!(target: SESSION, event = "habit", peer = %peer, client = %client, habit = name, count, outcome, "{}", habit.words());
 }
 
 /// A TLS handshake failed, or was not finished in time.
 pub fn tls_failed(peer: IpAddr, why: &str) {
-    warn!(event = "tls-failed", peer = %peer, why, "no TLS with this peer");
+    warn!(target: SESSION, event = "tls-failed", peer = %peer, why, "no TLS with this peer");
 }
 
 /// A listener shows a new certificate.
 pub fn certificate_renewed(file: &Path) {
-    info!(event = "certificate-renewed", file = %file.display(), "the new certificate is in use");
+    info!(target: SESSION, event = "certificate-renewed", file = %file.display(), "the new certificate is in use");
 }
 
 /// A certificate's files have changed and cannot be used.
 pub fn certificate_unusable(file: &Path, why: &str) {
-    error!(event = "certificate-unusable", file = %file.display(), why, "the new certificate cannot be used; the one before is still shown");
+    error!(target: SESSION, event = "certificate-unusable", file = %file.display(), why, "the new certificate cannot be used; the one before is still shown");
 }
 
 /// A load balancer did not say whose connection it passes on.
 pub fn proxy_failed(peer: IpAddr, why: &str) {
-    warn!(event = "proxy-failed", peer = %peer, why, "a connection from a load balancer without a proper PROXY header; closed");
+    warn!(target: SESSION, event = "proxy-failed", peer = %peer, why, "a connection from a load balancer without a proper PROXY header; closed");
 }
 
 /// A user has logged in.
 pub fn logged_in(peer: IpAddr, user: &str, client: &ClientName) {
-    info!(event = "logged-in", peer = %peer, user, client = %client, "logged in");
+    info!(target: SESSION, event = "logged-in", peer = %peer, user, client = %client, "logged in");
 }
 
 /// A login was refused; `user` is empty if there is no such user.
 pub fn login_failed(peer: IpAddr, user: &str, failures: usize) {
-    warn!(event = "login-failed", peer = %peer, user, failures, "user name or password is wrong");
+    warn!(target: SESSION, event = "login-failed", peer = %peer, user, failures, "user name or password is wrong");
 }
 
 /// How a message came.
@@ -133,6 +134,7 @@ pub struct Arrival<'a> {
 /// A message is safe on disk and was acknowledged.
 pub fn accepted(message: &Message, how: &Arrival<'_>, recipients: usize) {
     info!(
+        target: SESSION,
         event = "accepted",
         queue_id = %message.id,
         client = %message.client,
@@ -168,6 +170,7 @@ pub fn recipient_settled(message: &Message, to: &Mailbox, attempt: &Attempt<'_>,
     macro_rules! line {
         ($level:ident) => {
             $level!(
+                target: UPSTREAM,
                 event = "delivery",
                 queue_id = %message.id,
                 part = attempt.delivery.part,
@@ -219,6 +222,7 @@ pub struct Attempt<'a> {
 /// A message was sent without DKIM signatures that it had come with, those of `domains`.
 pub fn dkim_signature_removed(delivery: DeliveryId, client: &ClientName, sender: &Mailbox, domains: &[String]) {
     info!(
+        target: UPSTREAM,
         event = "dkim-signature-removed",
         queue_id = %delivery.message,
         part = delivery.part,
@@ -232,6 +236,7 @@ pub fn dkim_signature_removed(delivery: DeliveryId, client: &ClientName, sender:
 /// A message was sent otherwise than it came, because the upstream server does not take content beyond ASCII.
 pub fn content_converted(delivery: DeliveryId, client: &ClientName, relay: &str) {
     info!(
+        target: UPSTREAM,
         event = "content-converted",
         queue_id = %delivery.message,
         part = delivery.part,
@@ -245,6 +250,7 @@ pub fn content_converted(delivery: DeliveryId, client: &ClientName, relay: &str)
 pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
     for recipient in &delivery.recipients {
         warn!(
+            target: UPSTREAM,
             event = "delivery",
             queue_id = %message.id,
             part = delivery.id.part,
@@ -262,37 +268,38 @@ pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
 
 /// A notice about what became of recipients was queued.
 pub fn notice_queued(about: QueueId, notice: QueueId, to: &Mailbox) {
-    info!(event = "notice-queued", queue_id = %about, notice = %notice, to = %to, "notice queued");
+    info!(target: NOTICE, event = "notice-queued", queue_id = %about, notice = %notice, to = %to, "notice queued");
 }
 
 /// What became of so many recipients is told with the reader's next digest.
 pub fn notice_gathered(about: QueueId, reader: &Mailbox, recipients: usize) {
-    info!(event = "notice-gathered", queue_id = %about, to = %reader, nrcpt = recipients, "told with the next digest");
+    info!(target: NOTICE, event = "notice-gathered", queue_id = %about, to = %reader, nrcpt = recipients, "told with the next digest");
 }
 
 /// A digest of what was gathered for a reader was queued.
 pub fn digest_queued(notice: QueueId, to: &Mailbox) {
-    info!(event = "digest-queued", notice = %notice, to = %to, "digest queued");
+    info!(target: NOTICE, event = "digest-queued", notice = %notice, to = %to, "digest queued");
 }
 
 /// What was gathered about so many recipients was dropped: notices do not reach the reader, or no route leads there.
 pub fn digest_impossible(reader: &Mailbox, recipients: usize) {
-    warn!(event = "digest-impossible", to = %reader, nrcpt = recipients, "notices do not reach this address; what was gathered for it is dropped");
+    warn!(target: NOTICE, event = "digest-impossible", to = %reader, nrcpt = recipients, "notices do not reach this address; what was gathered for it is dropped");
 }
 
 /// Something became of recipients that somebody should be told, and nobody can be.
 pub fn notice_impossible(about: &Message, why: &str) {
-    warn!(event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Angle(&about.reverse_path), why, "nobody can be told");
+    warn!(target: NOTICE, event = "notice-impossible", queue_id = %about.id, client = %about.client, from = %Angle(&about.reverse_path), why, "nobody can be told");
 }
 
 /// The last recipient of a message is settled; it has left the queue.
 pub fn removed(message: QueueId) {
-    info!(event = "removed", queue_id = %message, "removed");
+    info!(target: SCHEDULE, event = "removed", queue_id = %message, "removed");
 }
 
 /// The upstream server may have taken the message although no reply came, or an attempt was cut off by a crash: it will be sent again.
 pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
     warn!(
+        target: UPSTREAM,
         event = "in-doubt",
         queue_id = %delivery.message,
         part = delivery.part,
@@ -305,6 +312,7 @@ pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
 /// The same, and it waits for an operator's word.
 pub fn held_in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
     warn!(
+        target: UPSTREAM,
         event = "in-doubt-held",
         queue_id = %delivery.message,
         part = delivery.part,
@@ -318,8 +326,12 @@ pub fn held_in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
 pub fn gate(change: &Change) {
     match change {
         Change::Closed { gate, until, pause } => closed(gate, *until, pause),
-        Change::Opened { gate: Who::Account(account) } => info!(event = "account-resumed", account = %account, "account in use again"),
-        Change::Opened { gate: Who::Route(route) } => info!(event = "route-resumed", route = %route, "route in use again"),
+        Change::Opened { gate: Who::Account(account) } => {
+            info!(target: SCHEDULE, event = "account-resumed", account = %account, "account in use again")
+        }
+        Change::Opened { gate: Who::Route(route) } => {
+            info!(target: SCHEDULE, event = "route-resumed", route = %route, "route in use again")
+        }
     }
 }
 
@@ -327,10 +339,10 @@ fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
     let (reason, advice, class) = (&pause.reason, &pause.advice, pause.class.map_or("", Class::as_str));
     match gate {
         Who::Account(account) => {
-            error!(event = "account-paused", account = %account, class, until = %until, reason, advice, "account paused; its mail stays queued");
+            error!(target: SCHEDULE, event = "account-paused", account = %account, class, until = %until, reason, advice, "account paused; its mail stays queued");
         }
         Who::Route(route) => {
-            error!(event = "route-paused", route = %route, class, until = %until, reason, advice, "route paused; its mail stays queued");
+            error!(target: SCHEDULE, event = "route-paused", route = %route, class, until = %until, reason, advice, "route paused; its mail stays queued");
         }
     }
 }
@@ -338,14 +350,14 @@ fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
 /// An application has a new token, or could not get one; told by [`TokenSource`](crate::upstream::oauth::TokenSource), once for each change.
 pub fn token(app: &AppName, news: &News) {
     match news {
-        News::Fetched { life } => info!(event = "token-fetched", app = %app, life = life.as_secs(), "new token"),
+        News::Fetched { life } => info!(target: UPSTREAM, event = "token-fetched", app = %app, life = life.as_secs(), "new token"),
         News::Failed { fault, left } => {
             let (reason, advice) = (&fault.reason, &fault.advice);
             let left = left.map(|left| left.as_secs());
             if fault.pause == PauseLength::Suspended {
-                error!(event = "token-refused", app = %app, reason, advice, left, "no token for this application; the mail of its accounts stays queued");
+                error!(target: UPSTREAM, event = "token-refused", app = %app, reason, advice, left, "no token for this application; the mail of its accounts stays queued");
             } else {
-                warn!(event = "token-unavailable", app = %app, reason, advice, left, "no token for this application for the moment; the mail of its accounts stays queued");
+                warn!(target: UPSTREAM, event = "token-unavailable", app = %app, reason, advice, left, "no token for this application for the moment; the mail of its accounts stays queued");
             }
         }
     }
@@ -356,7 +368,7 @@ pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
     let (what, advice) = (app.proof.what(), app.proof.renewal());
     macro_rules! line {
         ($level:ident) => {
-            $level!(event = "credential-ends", app = %app.name, what, ends = %end, days, advice, "an application's {what} ends")
+            $level!(target: UPSTREAM, event = "credential-ends", app = %app.name, what, ends = %end, days, advice, "an application's {what} ends")
         };
     }
     // A week is what it may take to find who can do this.
@@ -366,49 +378,50 @@ pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
 /// Something that operators must know has begun, or is over. Told once for each, and gathered into mail for them.
 pub fn alarm(alarm: &Alarm, change: &AlarmChange) {
     match change {
-        AlarmChange::Raised(why) => error!(event = "alarm-raised", alarm = %alarm, why, "{}", alarm.raised()),
-        AlarmChange::Cleared => info!(event = "alarm-cleared", alarm = %alarm, "{}", alarm.cleared()),
+        AlarmChange::Raised(why) => error!(target: NOTICE, event = "alarm-raised", alarm = %alarm, why, "{}", alarm.raised()),
+        AlarmChange::Cleared => info!(target: NOTICE, event = "alarm-cleared", alarm = %alarm, "{}", alarm.cleared()),
     }
 }
 
 /// Mail to the operators that tells of so many alarms was queued.
 pub fn alarm_mail(mail: QueueId, alarms: usize) {
-    info!(event = "alarm-mail", notice = %mail, alarms, "mail to the operators queued");
+    info!(target: NOTICE, event = "alarm-mail", notice = %mail, alarms, "mail to the operators queued");
 }
 
 /// A queued delivery names a route or account that the configuration no longer has.
 pub fn route_unknown(delivery: DeliveryId, route: &RouteName) {
-    error!(event = "route-unknown", queue_id = %delivery.message, part = delivery.part, route = %route, "queued for a route that is not configured; it waits until the configuration has it again");
+    error!(target: SCHEDULE, event = "route-unknown", queue_id = %delivery.message, part = delivery.part, route = %route, "queued for a route that is not configured; it waits until the configuration has it again");
 }
 
 /// A message was refused because the disk has not enough room; the client tries again.
 pub fn disk_low(why: &str) {
-    error!(event = "disk-low", why, "not enough disk space for new mail; free some, or lower queue.free_space_reserve");
+    error!(target: STORE, event = "disk-low", why, "not enough disk space for new mail; free some, or lower queue.free_space_reserve");
 }
 
 /// The store could not do what was asked, and will be asked again.
 pub fn store_busy(what: &str, why: &str) {
-    error!(event = "store-busy", what, why, "the store cannot serve; trying again");
+    error!(target: STORE, event = "store-busy", what, why, "the store cannot serve; trying again");
 }
 
 /// The store failed for good: the process ends so that a restart recovers the queue.
 pub fn store_failed(why: &str) {
-    error!(event = "store-failed", why, "the store failed; stopping. Check the disk, then start the relay again: it recovers its queue");
+    error!(target: STORE, event = "store-failed", why, "the store failed; stopping. Check the disk, then start the relay again: it recovers its queue");
 }
 
 /// At start: contents that no queued message names were removed. They were never acknowledged, or their messages are settled.
 pub fn orphans_removed(count: u64) {
-    info!(event = "orphans-removed", count, "removed contents that no queued message needs");
+    info!(target: STORE, event = "orphans-removed", count, "removed contents that no queued message needs");
 }
 
 /// At start: a queued message's content is not there as it was accepted.
 pub fn content_damaged(damaged: &Damaged) {
-    error!(event = "content-damaged", queue_id = %damaged.id, why = %damaged, "a queued message is damaged; restore the file from a backup, or tell its sender");
+    error!(target: STORE, event = "content-damaged", queue_id = %damaged.id, why = %damaged, "a queued message is damaged; restore the file from a backup, or tell its sender");
 }
 
 /// At start: there is no history, and none is written until the next start. Mail goes on.
 pub fn history_unavailable(why: &str) {
     error!(
+        target: STORE,
         event = "history-unavailable",
         why, "what becomes of mail is not remembered: move history.db away, or repair it, and start again"
     );
@@ -416,38 +429,38 @@ pub fn history_unavailable(why: &str) {
 
 /// So many records of what became of mail could not be written. Mail goes on.
 pub fn history_lost(trouble: &Trouble) {
-    error!(event = "history-lost", records = trouble.records, why = trouble.why, "what became of mail could not be remembered");
+    error!(target: STORE, event = "history-lost", records = trouble.records, why = trouble.why, "what became of mail could not be remembered");
 }
 
 /// An operator holds a delivery back.
 pub fn queue_held(delivery: DeliveryId, client: &ClientName, by: &str) {
-    info!(event = "queue-held", queue_id = %delivery.message, part = delivery.part, client = %client, by, "held by an operator");
+    info!(target: ADMIN, event = "queue-held", queue_id = %delivery.message, part = delivery.part, client = %client, by, "held by an operator");
 }
 
 /// An operator lets a held delivery go on.
 pub fn queue_released(delivery: DeliveryId, client: &ClientName, by: &str) {
-    info!(event = "queue-released", queue_id = %delivery.message, part = delivery.part, client = %client, by, "released by an operator");
+    info!(target: ADMIN, event = "queue-released", queue_id = %delivery.message, part = delivery.part, client = %client, by, "released by an operator");
 }
 
 /// An operator has a deferred delivery tried now.
 pub fn queue_retried(delivery: DeliveryId, client: &ClientName, by: &str) {
-    info!(event = "queue-retried", queue_id = %delivery.message, part = delivery.part, client = %client, by, "due now, by an operator's word");
+    info!(target: ADMIN, event = "queue-retried", queue_id = %delivery.message, part = delivery.part, client = %client, by, "due now, by an operator's word");
 }
 
 /// An operator has removed a delivery: so many recipients do not get the message, and nobody is told.
 pub fn queue_removed(delivery: DeliveryId, client: &ClientName, recipients: usize, by: &str) {
-    warn!(event = "queue-removed", queue_id = %delivery.message, part = delivery.part, client = %client, nrcpt = recipients, by, "removed by an operator; its recipients do not get it");
+    warn!(target: ADMIN, event = "queue-removed", queue_id = %delivery.message, part = delivery.part, client = %client, nrcpt = recipients, by, "removed by an operator; its recipients do not get it");
 }
 
 /// An operator has suspended an account.
 pub fn account_suspended(account: &AccountName, until: Option<Timestamp>, reason: &str, by: &str) {
     let until = until.map(|until| until.to_string()).unwrap_or_default();
-    warn!(event = "account-suspended", account = %account, until, reason, by, "account suspended by an operator; its mail stays queued or goes over the others");
+    warn!(target: ADMIN, event = "account-suspended", account = %account, until, reason, by, "account suspended by an operator; its mail stays queued or goes over the others");
 }
 
 /// An operator lets an account be used again.
 pub fn account_resumed_by_operator(account: &AccountName, by: &str) {
-    info!(event = "account-resumed-by-operator", account = %account, by, "account in use again, by an operator's word");
+    info!(target: ADMIN, event = "account-resumed-by-operator", account = %account, by, "account in use again, by an operator's word");
 }
 
 /// The reverse-path as a log shows it.

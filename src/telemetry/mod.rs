@@ -1,16 +1,24 @@
 //! Log events: one function each, so that a log line is an interface.
 //!
 //! Every line carries `event`, and where they apply `queue_id`, `client` and the outcome fields in Postfix's words (`to`, `relay`, `delay`,
-//! `delays`, `dsn`, `status`), so that `grep <queue id>` tells a message's whole life. No function takes a secret or a message's content.
+//! `delays`, `dsn`, `status`), so that `grep <queue id>` tells a message's whole life. No function takes a secret or a message's content. Which
+//! events there are, with which fields, when and what for, is in the table [`EVENTS`]; a test holds each function to its row.
 //!
 //! Levels: `error` wants somebody now, `warn` wants somebody, `info` is the mail's own story, `debug` is the dialogue's.
 
+mod catalogue;
 mod events;
 mod lines;
 mod output;
 mod settings;
+mod table;
 
+#[cfg(test)]
+mod tests;
+
+pub use catalogue::{Event, Field, Holds, Room, event, events_page};
 pub use events::*;
 pub use lines::Log;
 pub use output::start;
 pub use settings::{Format, Level, NotAFormat, Settings};
+pub use table::{EVENTS, FIELDS};

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use hve_relay::telemetry;
 use serde_json::Value;
 
 /// How long a test waits for what must come. Far beyond what it takes; reached only when something is broken.
@@ -169,7 +170,26 @@ impl Drop for Relay {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            let lines = self.log.lines.lock().expect("log").0.clone();
+            let objections: Vec<String> = lines.iter().filter_map(objection).collect();
+            assert!(objections.is_empty(), "the log is not as deploy/events.md has it:\n{}", objections.join("\n"));
+        }
     }
+}
+
+/// What in a log line is otherwise than the table of events has it.
+fn objection(line: &Value) -> Option<String> {
+    // Messages for people are no JSON; and what libraries say is no event.
+    let (object, name) = (line.as_object()?, line.get("event")?.as_str().unwrap_or_default());
+    let Some(row) = telemetry::event(name) else { return Some(format!("no such event: {line}")) };
+    let level = line["level"].as_str().unwrap_or_default().to_ascii_lowercase();
+    if !row.levels.iter().any(|known| known.as_str() == level) {
+        return Some(format!("`{name}` is not told at this level: {line}"));
+    }
+    let common = ["timestamp", "level", "event", "message"];
+    let foreign = object.keys().find(|key| !common.contains(&key.as_str()) && !row.field_names().any(|field| field == key.as_str()));
+    foreign.map(|key| format!("`{name}` has no field {key}: {line}"))
 }
 
 fn shown(lines: &[Value]) -> String {
