@@ -75,6 +75,20 @@ fn folder() -> TempDir {
     write("curve.key", &key.signing_key.serialize_pem(), 0o600);
     write("app.pem", &app_certificate((2099, 1, 1)), 0o644);
     write("ended.pem", &app_certificate((2021, 1, 1)), 0o644);
+    for sub in ["conf.d", "wrong.d", "open.d"] {
+        fs::create_dir(folder.path().join(sub)).expect("a folder");
+    }
+    write("conf.d/10-erp.toml", "[[client]]\nname = \"erp\"\nnetworks = [\"10.30.0.0/16\"]\n", 0o644);
+    write("conf.d/.20-hidden.toml", "nonsense\n", 0o644);
+    write("conf.d/10-erp.toml~", "nonsense\n", 0o644);
+    write("wrong.d/10-top.toml", "data_dir = \"/x\"\ninclude = [\"more.toml\"]\n[tenant]\nprofile = \"hve-ga\"\n", 0o644);
+    write("wrong.d/20-list.toml", "[client]\nname = \"one\"\n", 0o644);
+    write("wrong.d/30-text.toml", "[[client]]\nname = Pa55word\n", 0o644);
+    write("open.d/10-client.toml", "# ok\n", 0o644);
+    write("double.toml", "# more of the same\n\n[[client]]\nname = \"devices\"\nnetworks = [\"10.20.0.0/33\"]\n", 0o644);
+    write("open.toml", "\n", 0o646);
+    fs::write(folder.path().join("latin1.toml"), b"# ok\n# M\xfcnchen\n").expect("written");
+    fs::set_permissions(folder.path().join("open.d"), Permissions::from_mode(0o777)).expect("mode set");
     write("bad.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", 0o644);
     folder
 }
@@ -770,6 +784,48 @@ fn a_file_that_cannot_be_read_is_no_configuration() {
     let problems = Config::load(&path).expect_err("not UTF-8");
     assert_eq!(problems.to_string(), format!("{}:2: this is not UTF-8 text: save the file as UTF-8", path.display()));
     assert_eq!(problems.exit_status(), 78);
+}
+
+#[test]
+fn tables_of_included_files_stand_behind_those_of_the_file_that_includes_them() {
+    let folder = folder();
+    let file = |name: &str| folder.path().join(name);
+    let main = LEAST.replace("/etc/hve-relay/hve01.password", file("good.password").to_str().expect("UTF-8"));
+    let text =
+        format!("include = [\"b.toml\", \"conf.d/*.toml\", \"*.toml\"]\n{}", main.replace("[tenant]\n", "[tenant]\nreserve = \"5%\"\n"));
+    fs::create_dir(file("etc")).expect("a folder");
+    let etc = |name: &str, text: &str| fs::write(file("etc").join(name), text).expect("written");
+    fs::create_dir(file("etc/conf.d")).expect("a folder");
+    etc("hve-relay.toml", &text);
+    etc("b.toml", "[[client]]\nname = \"b\"\nnetworks = [\"10.31.0.0/16\"]\n");
+    etc("a.toml", "[limits]\nrecipients = 200\n");
+    etc("conf.d/20.toml", "[[client]]\nname = \"d\"\nnetworks = [\"10.33.0.0/16\"]\npriority = \"high\"\n");
+    etc("conf.d/10.toml", "[[client]]\nname = \"c\"\nnetworks = [\"10.32.0.0/16\"]\n");
+    let (config, _) = Config::load(&file("etc/hve-relay.toml")).expect("no problem");
+    let names: Vec<&str> = config.intake.clients.iter().map(|client| client.name.as_str()).collect();
+    assert_eq!(names, ["devices", "b", "c", "d"]);
+    assert_eq!(config.session.recipients, 200);
+    // The operator's commands need none of them.
+    etc("a.toml", "[limits\n");
+    assert!(Config::control_socket(&file("etc/hve-relay.toml")).is_ok());
+    let problems = Config::load(&file("etc/hve-relay.toml")).expect_err("no TOML");
+    assert!(problems.to_string().starts_with(&format!("{}:1: this is not TOML", file("etc/a.toml").display())), "{problems}");
+    // A mistake in one of them is told with its own line.
+    etc("a.toml", "\n[limits]\nrecipient = 200\n");
+    let problems = Config::load(&file("etc/hve-relay.toml")).expect_err("a problem");
+    assert_eq!(
+        problems.to_string(),
+        format!("{}:3: limits.recipient: unknown key: did you mean \"recipients\"?", file("etc/a.toml").display())
+    );
+}
+
+#[test]
+fn a_configuration_that_everybody_can_write_is_refused() {
+    let folder = folder();
+    let path = folder.path().join("open.toml");
+    let problems = Config::load(&path).expect_err("a problem");
+    let expected = format!("{0}:1: this file can be written by every user of this machine (mode 0646): run: chmod o-w {0}", path.display());
+    assert_eq!((problems.to_string(), problems.exit_status()), (expected, 78));
 }
 
 /// The environment belongs to the whole process, so the test runs itself once more in an environment of its own.

@@ -244,7 +244,7 @@ fn warn_of_public(network: &At<IpNet>, findings: &Findings<'_>) {
 /// Reports a name that another table of the kind has.
 pub(super) fn unique(name: &At<String>, earlier: &[At<String>], findings: &Findings<'_>) {
     if let Some(first) = earlier.iter().find(|first| first.value == name.value) {
-        let found = format!("{:?} is the name of another one, in line {}", name.value, findings.line(&first.place));
+        let found = format!("{:?} is the name of another one, in line {}", name.value, findings.line(&first.place, &name.place));
         findings.problem(&name.place, found, "give each its own name");
     }
 }

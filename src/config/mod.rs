@@ -1,6 +1,6 @@
 //! The configuration: what was written, and what it means.
 //!
-//! A file goes through three steps, and whatever is wrong in any of them is told in one go, with line, key, what was found and what to write:
+//! A file, with those that it includes (`include`), goes through three steps, and whatever is wrong in any of them is told in one go, with line, key, what was found and what to write:
 //! 1. the text becomes TOML (`reader`), and keys that nobody knows are reported (`schema`);
 //! 2. each value becomes what it means (`value`), or a problem, or its default. A default is the one of the room whose setting it is, or stands
 //!    in `profile` (the service's own numbers) or here;
@@ -13,6 +13,7 @@ mod app;
 mod control;
 mod history;
 mod inbound;
+mod include;
 mod limits;
 mod listener;
 mod notices;
@@ -30,8 +31,6 @@ mod user;
 mod value;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,9 +58,6 @@ use crate::{
 };
 use problem::Findings;
 use reader::Document;
-
-/// Octets of a configuration file; more is surely another file.
-const LONGEST: u64 = 4 << 20;
 
 /// Everything that was configured.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,20 +148,20 @@ impl Config {
     /// # Errors
     /// All problems of the file at once, or that it could not be read.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Problems> {
-        Self::from_str(&text_of(path)?, path)
+        Self::from_str(&include::text_of(path)?, path)
     }
 
-    /// The `control_socket` of a configuration file, whatever else it says, and without reading the files that it names: an operator who may
-    /// use the socket need not be able to read the accounts' passwords.
+    /// The `control_socket` of a configuration file, whatever else it says, and without reading the files that it names or includes: an operator
+    /// who may use the socket need not be able to read the accounts' passwords.
     ///
     /// # Errors
     /// If the file cannot be read, is not TOML, or says nothing that makes sense about the socket.
     pub fn control_socket(path: &Path) -> Result<PathBuf, Problems> {
-        let text = text_of(path)?;
+        let text = include::text_of(path)?;
         let findings = Findings::new(&text, path);
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
-            reader::report_syntax(&text, errors, &findings);
+            reader::report_syntax(&text, 0, errors, &findings);
             return Err(findings.problems());
         }
         let document = Document::new(table.get_ref(), &findings);
@@ -180,7 +176,8 @@ impl Config {
         }
     }
 
-    /// Reads a configuration from its text and the files that it names; the path serves to name the file in messages.
+    /// Reads a configuration from its text and the files that it names and includes; the path serves to name the file in messages, and to find
+    /// what it includes.
     ///
     /// # Errors
     /// All problems of the text at once.
@@ -189,10 +186,17 @@ impl Config {
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // What the parser made of the rest of the text would only confuse.
-            reader::report_syntax(text, errors, &findings);
+            reader::report_syntax(text, 0, errors, &findings);
             return Err(findings.problems());
         }
-        let config = resolve(&Document::new(table.get_ref(), &findings), &findings);
+        let included = include::read(table.get_ref(), path, &findings);
+        let mut table = table.into_inner();
+        include::merge(&mut table, &included, path, &findings);
+        if findings.has_problems() {
+            // Nor would what a file that is not there is said to lack.
+            return Err(findings.problems());
+        }
+        let config = resolve(&Document::new(&table, &findings), &findings);
         let warnings = findings.finish()?;
         Ok((config, warnings))
     }
@@ -224,23 +228,6 @@ impl Config {
         let routed = |class| self.routes.iter().any(|route| route.takes.contains(&class));
         Class::ALL.into_iter().filter(|class| !routed(*class)).collect()
     }
-}
-
-/// The text of a configuration file.
-fn text_of(path: &Path) -> Result<String, Problems> {
-    let unreadable = |reason: String| Problems::Unreadable { file: path.to_owned(), reason };
-    let because = |error: std::io::Error| unreadable(format!("cannot be read: {}", password::reason(&error)));
-    let mut octets = Vec::new();
-    File::open(path).map_err(because)?.take(LONGEST + 1).read_to_end(&mut octets).map_err(because)?;
-    if octets.len() as u64 > LONGEST {
-        return Err(unreadable("is too large for a configuration (4 MiB): name the right file".to_owned()));
-    }
-    String::from_utf8(octets).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..valid].iter().filter(|octet| **octet == b'\n').count() + 1;
-        let (found, hint) = ("this is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned());
-        Problems::Found(vec![Problem { file: path.to_owned(), line, column: 1, key: String::new(), found, hint }])
-    })
 }
 
 /// What the text means. Where a problem was reported, the value is a stand-in, and the whole is not used.

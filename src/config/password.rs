@@ -188,7 +188,7 @@ fn wrong(found: impl Into<String>, hint: impl Into<String>) -> Wrong {
 }
 
 /// Opens without waiting, should the path be a pipe that nobody writes to.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// One thing that keeps a configuration from being used. Prints as `FILE:LINE: KEY: FOUND: HINT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The configuration file.
+    /// The configuration file, or one that it includes.
     pub file: PathBuf,
     /// Its line, from 1. What is missing altogether is reported at the table that lacks it.
     pub line: usize,
@@ -38,7 +38,7 @@ pub enum Problems {
         /// What the operating system said, and what to do.
         reason: String,
     },
-    /// What is wrong in it, in the file's order; never empty.
+    /// What is wrong in it, in the file's order, and after that in those that it includes; never empty.
     Found(Vec<Problem>),
 }
 
@@ -106,7 +106,7 @@ impl std::error::Error for Problems {}
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub key: String,
-    /// Octets from the start of the text.
+    /// Octets from the start of the configuration, of which included files are the continuation.
     pub offset: usize,
 }
 
@@ -117,17 +117,36 @@ pub(super) struct At<T> {
     pub place: Place,
 }
 
+/// A file that the configuration includes.
+struct Included {
+    path: PathBuf,
+    text: String,
+    /// The octets of the files before it.
+    start: usize,
+}
+
 /// The problems and warnings so far. It is written to from wherever a value is read, hence the cells.
 pub(super) struct Findings<'t> {
     file: &'t Path,
     text: &'t str,
+    included: RefCell<Vec<Included>>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Warning>>,
 }
 
 impl<'t> Findings<'t> {
     pub fn new(text: &'t str, file: &'t Path) -> Self {
-        Self { file, text, problems: RefCell::default(), warnings: RefCell::default() }
+        Self { file, text, included: RefCell::default(), problems: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    /// Continues the configuration with a file that it includes; returns the offset at which its text begins.
+    pub fn include(&self, text: &str, path: &Path) -> usize {
+        let mut included = self.included.borrow_mut();
+        let end = included.last().map_or(self.text.len(), |last| last.start + last.text.len());
+        // One octet apart, so that the end of one is not the start of the next.
+        let start = end + 1;
+        included.push(Included { path: path.to_owned(), text: text.to_owned(), start });
+        start
     }
 
     pub fn problem(&self, place: &Place, found: impl Into<String>, hint: impl Into<String>) {
@@ -143,37 +162,60 @@ impl<'t> Findings<'t> {
         self.warnings.borrow_mut().push(Warning(self.at(place, found.into(), hint.into())));
     }
 
-    /// The line of a place, to point at it from another one.
-    pub fn line(&self, place: &Place) -> usize {
-        self.position(place.offset).0
+    /// The line of a place as it is called at another one: `12`, or `12 of FILE` where that is in another file.
+    pub fn line(&self, place: &Place, from: &Place) -> String {
+        let (file, line, _) = self.position(place.offset);
+        match self.position(from.offset).0 == file {
+            true => line.to_string(),
+            false => format!("{line} of {}", file.display()),
+        }
+    }
+
+    /// Whether there is a problem already.
+    pub fn has_problems(&self) -> bool {
+        !self.problems.borrow().is_empty()
     }
 
     /// The problems in the file's order.
     pub fn problems(self) -> Problems {
+        let order = self.order();
         let mut problems = self.problems.into_inner();
-        problems.sort_by_key(|problem| (problem.line, problem.column));
+        problems.sort_by_key(order);
         Problems::Found(problems)
     }
 
     /// The warnings in the file's order, unless there is a problem.
     pub fn finish(self) -> Result<Vec<Warning>, Problems> {
-        if !self.problems.borrow().is_empty() {
+        if self.has_problems() {
             return Err(self.problems());
         }
+        let order = self.order();
         let mut warnings = self.warnings.into_inner();
-        warnings.sort_by_key(|Warning(warning)| (warning.line, warning.column));
+        warnings.sort_by_key(|Warning(warning)| order(warning));
         Ok(warnings)
     }
 
-    fn at(&self, place: &Place, found: String, hint: String) -> Problem {
-        let (line, column) = self.position(place.offset);
-        Problem { file: self.file.to_owned(), line, column, key: place.key.clone(), found, hint }
+    /// By file, line and column.
+    fn order(&self) -> impl Fn(&Problem) -> (usize, usize, usize) + use<> {
+        let included: Vec<PathBuf> = self.included.borrow().iter().map(|included| included.path.clone()).collect();
+        move |problem| (included.iter().position(|file| *file == problem.file).map_or(0, |at| at + 1), problem.line, problem.column)
     }
 
-    fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(self.text);
+    fn at(&self, place: &Place, found: String, hint: String) -> Problem {
+        let (file, line, column) = self.position(place.offset);
+        Problem { file, line, column, key: place.key.clone(), found, hint }
+    }
+
+    /// Which file, its line and the character in that line.
+    fn position(&self, offset: usize) -> (PathBuf, usize, usize) {
+        let included = self.included.borrow();
+        let (file, text, offset) = match included.iter().rfind(|included| included.start <= offset) {
+            Some(Included { path, text, start }) => (path.as_path(), text.as_str(), offset - start),
+            None => (self.file, self.text, offset),
+        };
+        let before = text.get(..offset).unwrap_or(text);
         let start = before.rfind('\n').map_or(0, |end| end + 1);
-        (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+        (file.to_owned(), before.matches('\n').count() + 1, before[start..].chars().count() + 1)
     }
 }
 
@@ -189,6 +231,17 @@ mod tests {
         let Err(problems) = findings.finish() else { panic!("problems") };
         assert_eq!(problems.to_string(), "x.toml:1: first: 1 is wrong: write 2\nx.toml:2: second: 2 is wrong: write 3");
         assert_eq!(problems.list().iter().map(|p| (p.line, p.column)).collect::<Vec<_>>(), [(1, 5), (2, 3)]);
+    }
+
+    #[test]
+    fn included_files_come_after_the_one_that_includes_them() {
+        let findings = Findings::new("a = 1\n", Path::new("z.toml"));
+        let start = findings.include("[b]\nc = 2\n", Path::new("a.toml"));
+        let (first, second) = (Place { key: "a".into(), offset: 4 }, Place { key: "b.c".into(), offset: start + 8 });
+        findings.problem(&second, "2 is wrong", "write 3");
+        findings.problem(&first, "1 is wrong", "write 2");
+        assert_eq!((findings.line(&second, &first), findings.line(&second, &second)), ("2 of a.toml".to_owned(), "2".to_owned()));
+        assert_eq!(findings.problems().to_string(), "z.toml:1: a: 1 is wrong: write 2\na.toml:2: b.c: 2 is wrong: write 3");
     }
 
     #[test]

@@ -36,12 +36,13 @@ pub(super) struct Section<'t> {
 }
 
 /// Reports what is not TOML: keys written twice, up to the first place where the text cannot be parsed. What the parser says about the rest of
-/// the text mostly follows from that place. Its messages say what it expected and quote nothing of the text, which may hold a secret.
-pub(super) fn report_syntax(text: &str, errors: Vec<Error>, findings: &Findings<'_>) {
+/// the text mostly follows from that place. Its messages say what it expected and quote nothing of the text, which may hold a secret. The text
+/// begins at the offset `start` of the configuration.
+pub(super) fn report_syntax(text: &str, start: usize, errors: Vec<Error>, findings: &Findings<'_>) {
     let mut errors: Vec<_> = errors.into_iter().map(|error| (error.span().unwrap_or(0..0), error)).collect();
     errors.sort_by_key(|(span, _)| span.start);
     for (span, error) in errors {
-        let place = Place { key: String::new(), offset: span.start };
+        let place = Place { key: String::new(), offset: start + span.start };
         match (error.message(), text.get(span)) {
             ("duplicate key", Some(name)) => findings.problem(&place, format!("{name} is written twice"), "keep one of the two"),
             (message, _) => {
@@ -56,6 +57,11 @@ impl<'t> Document<'t> {
     /// Takes the parsed text, and reports the keys that it must not have.
     pub fn new(table: &'t DeTable<'t>, findings: &'t Findings<'t>) -> Self {
         schema::report_unknown(table, findings);
+        Self { table, findings }
+    }
+
+    /// Takes it for the sake of a few keys.
+    pub fn unchecked(table: &'t DeTable<'t>, findings: &'t Findings<'t>) -> Self {
         Self { table, findings }
     }
 

@@ -151,7 +151,8 @@ pub(super) fn routes(document: &Document<'_>, findings: &Findings<'_>, profile: 
 fn report_alike(name: &At<String>, earlier: &[At<String>], findings: &Findings<'_>) {
     let alike = |first: &&At<String>| first.value != name.value && first.value.eq_ignore_ascii_case(&name.value);
     if let Some(first) = earlier.iter().find(alike) {
-        let found = format!("{:?} differs from {:?} in line {} in case alone", name.value, first.value, findings.line(&first.place));
+        let found =
+            format!("{:?} differs from {:?} in line {} in case alone", name.value, first.value, findings.line(&first.place, &name.place));
         findings.problem(&name.place, found, "give each its own name");
     }
 }

@@ -48,7 +48,7 @@ const LIMITS: &[&str] = &[
 
 /// All that there is, in the order of the reference configuration.
 pub const SCHEMA: &[Table] = &[
-    table("", Form::Top, &["data_dir", "control_socket", "hostname"]),
+    table("", Form::Top, &["include", "data_dir", "control_socket", "hostname"]),
     table("tenant", Form::One, &["profile", "accepted_domains", "reserve"]),
     table("listener", Form::Many, &["address", "tls", "certificate_file", "key_file", "auth", "clients", "proxy_from"]),
     table(
