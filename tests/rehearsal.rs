@@ -144,6 +144,33 @@ fn faults_come_from_a_file_that_is_read_again_on_sighup() {
 }
 
 #[test]
+fn an_application_gets_tokens_with_what_it_says_to_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let keep = folder.path().join("kept");
+    let (id, secret) = ("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0", "rehearsed~secret");
+    let rehearsal = Rehearsal::start(&keep, &["--app", &format!("{id}={secret}"), "--token-listen", "127.0.0.1:0"]);
+    // What it prints is a configuration.
+    let app = rehearsal.line("an application").split_once("[[app]]").map(|_| "[[app]]\n".to_owned()).expect("a table");
+    let app = (0..5).fold(app, |app, _| app + rehearsal.line(" ").trim() + "\n");
+    assert!(!app.contains(secret), "{app}");
+    let ca = std::fs::read_to_string(keep.join("ca.pem")).expect("the CA");
+    let setup = Setup::new(rehearsal.address, &ca).with(&app).with("[[account]]\naddress = \"hve01@contoso.com\"\napp = \"rehearsal\"");
+    let config = setup.write();
+    let relay = Relay::start(&config);
+    Client::hello(relay.address).accepted("scanner@contoso.com", &["you@contoso.com"], &mail("Scan", b"page 1\r\n"));
+    rehearsal.line(&format!("token issued to {id}"));
+    rehearsal.line("taken 000001.eml: from hve01@contoso.com");
+    relay.stop();
+
+    std::fs::write(keep.join(format!("{id}.secret")), "another").expect("written");
+    let relay = Relay::start(&config);
+    Client::hello(relay.address).accepted("scanner@contoso.com", &["you@contoso.com"], &mail("Scan", b"page 2\r\n"));
+    rehearsal.line(&format!("token refused to {id}: invalid_client"));
+    relay.wait_for("the fault", |line| line["event"] == "token-refused");
+    rehearsal.stop();
+}
+
+#[test]
 fn a_file_of_faults_that_is_wrong_is_told_with_its_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let faults = folder.path().join("faults.toml");

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -79,6 +79,16 @@ impl fmt::Display for Failure {
 }
 
 impl Contact {
+    /// The relay that answers at this socket.
+    pub fn at(socket: PathBuf) -> Self {
+        Self { config: PathBuf::new(), socket: Some(socket) }
+    }
+
+    /// The configuration that names the socket.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// Asks for something.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ pub mod check;
 mod clients;
 mod control;
 mod demo;
+mod dialogue;
+mod doctor;
 mod explain;
 mod manual;
 mod password;
@@ -14,6 +16,7 @@ mod plan;
 mod queue;
 mod report;
 mod run;
+mod send_test;
 mod show;
 mod sim;
 mod status;
@@ -51,6 +54,14 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = CONFIG)]
         config: PathBuf,
     },
+    /// Look at everything that a relay needs: configuration, disk, clock, listeners, servers, certificates, logins and tokens. Sends nothing.
+    ///
+    /// Exit status 0: all is well; 1: there are warnings; 2: something fails. Each finding says what to do.
+    Doctor(doctor::Arguments),
+    /// Send one real message through the running relay, and follow it to its outcome.
+    ///
+    /// Exit status 0: the upstream server has it; 1: it was refused or has failed; 75: it still waits; 69: no relay answers.
+    SendTest(send_test::Arguments),
     /// The running relay in one look: what waits, until when, and which accounts do not take mail.
     Status(status::Arguments),
     /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
@@ -125,6 +136,8 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Run { config, log } => run::run(&config, log),
         Command::Check { config } => check::run(&config),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::SendTest(arguments) => send_test::run(&arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Queue(arguments) => queue::run(arguments),
         Command::Trace(arguments) => trace::run(arguments),
@@ -166,6 +179,9 @@ mod tests {
             "status --json --socket /run/x",
             "password",
             "certificate --name relay.contoso.com --name 10.20.0.5 --out /etc/hve-relay --days 365",
+            "doctor --config /x --account hve01@contoso.com --account hve02@contoso.com --timeout 5s --json",
+            "doctor --offline",
+            "send-test --to you@contoso.com --account hve01@contoso.com --from me@contoso.com --wait 10s --json --config /x",
             "trace",
             "trace monthly report --since 2d --failed --json --limit 5 --config /x",
             "trace <scan-1@copier.contoso.com>",
@@ -178,6 +194,7 @@ mod tests {
             "clients --json --socket /x",
             "reference events",
             "sim",
+            "sim --app 0000-01=secret --app 0000-02=secret --token-listen 127.0.0.1:0",
             "sim --listen 0.0.0.0:587 --profile hve-ga --faults /x --keep /y --domain contoso.com --account a@contoso.com=secret",
         ] {
             assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_ok(), "{line}");
@@ -190,8 +207,13 @@ mod tests {
             "queue remove 01K --client erp",
             "queue release --all --client erp",
             "accounts suspend",
+            "doctor --offline --account hve01@contoso.com",
+            "send-test",
+            "send-test --to nobody",
             "certificate",
             "password hunter2",
+            "sim --token-listen 127.0.0.1:1588",
+            "sim --app id",
         ] {
             assert!(Arguments::try_parse_from(format!("hve-relay {line}").split(' ')).is_err(), "{line}");
         }

@@ -242,16 +242,21 @@ async fn sleep(wait: Option<Duration>) {
     }
 }
 
+/// What to do about an address that cannot be bound, behind a semicolon; empty if nothing can be said.
+pub fn bind_hint(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there: `ss -ltnp` names it",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need the capability CAP_NET_BIND_SERVICE (AmbientCapabilities= in the systemd unit), or choose a higher port"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        _ => "",
+    }
+}
+
 impl Fault {
     fn bind(address: SocketAddr, why: io::Error) -> Self {
-        let hint = match why.kind() {
-            io::ErrorKind::AddrInUse => "; another program listens there: `ss -ltnp` names it",
-            io::ErrorKind::PermissionDenied => {
-                "; ports below 1024 need the capability CAP_NET_BIND_SERVICE (AmbientCapabilities= in the systemd unit), or choose a higher port"
-            }
-            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
-            _ => "",
-        };
+        let hint = bind_hint(&why);
         Self::Bind { address, why, hint }
     }
 

@@ -1,17 +1,21 @@
 //! Who gets a token and what it is good for: the applications of a simulated tenant, as Microsoft Entra and HVE judge them.
 //!
-//! The token endpoint issues here, and AUTH XOAUTH2 asks here. Tokens are random words; all that is known of them is kept, so that each refusal
-//! is the one that the service would give.
+//! The token endpoint issues here, and AUTH XOAUTH2 asks here. A token looks like one of Entra's (RFC 7519), with the claims that say whom it is
+//! for, but its signature is a random word: all that counts of tokens is kept here, so that each refusal is the one that the service would give.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::json;
 
 use super::assertion::{self, Assertions};
 use super::record::lock;
+use crate::clock::Clock;
 use crate::secret::Secret;
 
 /// An application that is registered in the tenant.
@@ -141,7 +145,7 @@ impl Issuer {
                 return Err(refused(7_000_218, words.to_owned()));
             }
         }
-        let token = random_token();
+        let token = token(app);
         state.issued.insert(token.clone(), Issued { client_id: client_id.to_owned(), end: Instant::now() + app.life });
         Ok((token, app.life))
     }
@@ -168,11 +172,24 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// As long as Entra's: 1,536 characters in three words with dots between them.
-fn random_token() -> String {
-    let mut octets = [0; 766];
-    // Without randomness every token is the same; a test that needs them to differ then fails.
-    let _ = SystemRandom::new().fill(&mut octets);
-    let text: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-    format!("eyJ.{}.{}", &text[..500], &text[500..])
+/// As Entra's: a header, the claims, and a signature of 2048 bits.
+fn token(app: &App) -> String {
+    let mut signature = [0; 256];
+    // Without randomness tokens of one second are the same; a test that needs them to differ then fails.
+    let _ = SystemRandom::new().fill(&mut signature);
+    let now = Clock::wall().as_millis() / 1_000;
+    let mut claims = json!({
+        "aud": "https://outlook.office.com",
+        "iss": "https://sts.windows.net/5c1d9ab6-6f0e-4d4c-9a41-0d6f4b1f7a10/",
+        "tid": "5c1d9ab6-6f0e-4d4c-9a41-0d6f4b1f7a10",
+        "appid": app.client_id,
+        "iat": now,
+        "nbf": now,
+        "exp": now + app.life.as_secs() as i64,
+    });
+    if app.permitted {
+        claims["roles"] = json!(["Mail.Send"]);
+    }
+    let parts = [json!({"typ": "JWT", "alg": "RS256"}).to_string().into_bytes(), claims.to_string().into_bytes(), signature.to_vec()];
+    parts.map(|part| BASE64URL.encode(part)).join(".")
 }

@@ -20,6 +20,7 @@ use super::Identity;
 use super::fault::Times;
 use super::issuer::{Issuer, Refusal};
 use super::record::lock;
+use crate::clock::Clock;
 
 /// The path of Entra's endpoint; the tenant is any.
 const PATH: &str = "/contoso.onmicrosoft.com/oauth2/v2.0/token";
@@ -92,8 +93,15 @@ impl TokenEndpoint {
     /// # Errors
     /// If the certificate cannot be made or no port is free.
     pub async fn start(issuer: Issuer) -> io::Result<Self> {
-        let identity = Identity::make(&["127.0.0.1", "localhost"])?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Self::start_at(issuer, (Ipv4Addr::LOCALHOST, 0).into(), Identity::make(&["127.0.0.1", "localhost"])?).await
+    }
+
+    /// The same at this address and with this certificate, which must be for it.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn start_at(issuer: Issuer, listen: SocketAddr, identity: Identity) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             issuer,
@@ -139,6 +147,13 @@ impl TokenEndpoint {
     /// What it has seen so far.
     pub fn seen(&self) -> Seen {
         self.shared.seen.borrow().clone()
+    }
+
+    /// The requests since the last call, which it then forgets, so that it can run for days.
+    pub fn drain(&self) -> Vec<TokenRequest> {
+        let mut requests = Vec::new();
+        self.shared.seen.send_modify(|seen| requests = std::mem::take(&mut seen.requests));
+        requests
     }
 
     /// Waits until what it has seen meets a condition, and returns that.
@@ -243,7 +258,9 @@ fn refused(refusal: &Refusal) -> String {
 
 fn response(status: u16, fields: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("HTTP/1.1 {status} x\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {length}\r\n{fields}Connection: close\r\n\r\n{body}")
+    // RFC 9110 §5.6.7 wants GMT where RFC 5322 has +0000.
+    let date = Clock::wall().rfc5322().replace("+0000", "GMT");
+    format!("HTTP/1.1 {status} x\r\nContent-Type: application/json; charset=utf-8\r\nDate: {date}\r\nContent-Length: {length}\r\n{fields}Connection: close\r\n\r\n{body}")
         .into_bytes()
 }
 

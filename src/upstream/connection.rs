@@ -24,7 +24,7 @@ use super::auth;
 use super::framing::Frame;
 use super::opening;
 use super::wire::Wire;
-use super::{Credential, Endpoint, Login, Offers, Protection, Timeouts};
+use super::{Credential, Endpoint, Login, Offers, Protection, Timeouts, TlsFacts};
 
 /// How long a good-bye may take: nothing depends on it.
 const QUIT_LIMIT: Duration = Duration::from_secs(2);
@@ -37,6 +37,7 @@ pub struct Connection {
     pub(super) timeouts: Timeouts,
     peer: SocketAddr,
     protection: Protection,
+    greeting: Reply,
     pub(super) usable: bool,
     /// A transaction was left open, so that the next MAIL needs an RSET before it.
     pub(super) needs_reset: bool,
@@ -91,6 +92,7 @@ impl Connection {
             timeouts: endpoint.timeouts,
             peer: opened.peer,
             protection: opened.protection,
+            greeting: opened.greeting,
             usable: true,
             needs_reset: false,
             handed_over: false,
@@ -105,6 +107,16 @@ impl Connection {
     /// How it is protected.
     pub fn protection(&self) -> Protection {
         self.protection
+    }
+
+    /// What came of the TLS handshake, if there was one.
+    pub fn tls(&self) -> Option<TlsFacts> {
+        self.wire.tls()
+    }
+
+    /// The server's 220.
+    pub fn greeting(&self) -> &Reply {
+        &self.greeting
     }
 
     /// What the server offered, inside TLS if there is TLS, before AUTH.

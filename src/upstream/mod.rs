@@ -33,4 +33,5 @@ pub use connection::Connection;
 pub use offers::{Extension, Offers};
 pub use pool::{Attempt, Origin, Pool, deliver};
 pub use settings::{Credential, Endpoint, Login, PoolSettings, Protection, Security, Timeouts};
+pub use stream::TlsFacts;
 pub use transaction::Transaction;

@@ -35,6 +35,8 @@ pub(super) struct Opened {
     pub(super) peer: SocketAddr,
     pub(super) offers: Offers,
     pub(super) protection: Protection,
+    /// The server's 220.
+    pub(super) greeting: Reply,
 }
 
 pub(super) async fn open(endpoint: &Endpoint) -> Result<Opened, Trouble> {
@@ -47,15 +49,20 @@ pub(super) async fn open(endpoint: &Endpoint) -> Result<Opened, Trouble> {
 
 async fn connect(endpoint: &Endpoint, security: &Security) -> Result<Opened, Trouble> {
     let (stream, peer) = dial(endpoint).await?;
-    let opened =
-        |(stream, offers): (Stream, Offers), protection| Opened { stream, peer, offers: offers.without(&endpoint.ignored), protection };
+    let opened = |(stream, offers): (Stream, Offers), protection, greeting| Opened {
+        stream,
+        peer,
+        offers: offers.without(&endpoint.ignored),
+        protection,
+        greeting,
+    };
     if let Security::Implicit(tls) = security {
         let mut secure = Lines::new(handshake(endpoint, tls, stream).await?);
-        secure.greeting(endpoint).await?;
-        return Ok(opened(secure.hello(endpoint).await?, Protection::Verified));
+        let greeting = secure.greeting(endpoint).await?;
+        return Ok(opened(secure.hello(endpoint).await?, Protection::Verified, greeting));
     }
     let mut plain = Lines::new(stream);
-    plain.greeting(endpoint).await?;
+    let greeting = plain.greeting(endpoint).await?;
     let offers = plain.ehlo(endpoint).await?;
     match security {
         Security::Required(_) if !offers.starttls => {
@@ -64,7 +71,7 @@ async fn connect(endpoint: &Endpoint, security: &Security) -> Result<Opened, Tro
         }
         Security::Required(tls) | Security::Implicit(tls) => {
             let stream = handshake(endpoint, tls, plain.starttls(endpoint).await?).await?;
-            Ok(opened(Lines::new(stream).hello(endpoint).await?, Protection::Verified))
+            Ok(opened(Lines::new(stream).hello(endpoint).await?, Protection::Verified, greeting))
         }
         Security::Opportunistic(tls) if offers.starttls => {
             let stream = handshake(endpoint, tls.config(), plain.starttls(endpoint).await?).await?;
@@ -73,10 +80,10 @@ async fn connect(endpoint: &Endpoint, security: &Security) -> Result<Opened, Tro
                 Ok(()) => Protection::Verified,
                 Err(_) => Protection::Unverified,
             };
-            Ok(opened(Lines::new(stream).hello(endpoint).await?, protection))
+            Ok(opened(Lines::new(stream).hello(endpoint).await?, protection, greeting))
         }
         Security::Opportunistic(_) | Security::None => {
-            Ok(opened((Stream::Plain(plain.into_stream(Step::Ehlo)?), offers), Protection::Plain))
+            Ok(opened((Stream::Plain(plain.into_stream(Step::Ehlo)?), offers), Protection::Plain, greeting))
         }
     }
 }
@@ -188,9 +195,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lines<S> {
         Self { stream: BufReader::with_capacity(2_048, stream) }
     }
 
-    async fn greeting(&mut self, endpoint: &Endpoint) -> Result<(), Trouble> {
+    async fn greeting(&mut self, endpoint: &Endpoint) -> Result<Reply, Trouble> {
         let greeting = self.reply(Step::Greeting, endpoint.timeouts.greeting).await?;
-        expect(Step::Greeting, greeting, 220).map(drop)
+        expect(Step::Greeting, greeting, 220)
     }
 
     async fn ehlo(&mut self, endpoint: &Endpoint) -> Result<Offers, Trouble> {

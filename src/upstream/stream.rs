@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -13,6 +14,30 @@ use tokio_rustls::client::TlsStream;
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What a TLS handshake came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The version, such as `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite, as rustls has it.
+    pub cipher: String,
+    /// What the server has shown: its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl Stream {
+    /// What came of the handshake, if there was one.
+    pub(super) fn tls(&self) -> Option<TlsFacts> {
+        let Self::Tls(stream) = self else { return None };
+        let session = stream.get_ref().1;
+        Some(TlsFacts {
+            version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or_default().replace('_', "."),
+            cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default().to_owned(),
+            chain: session.peer_certificates().unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect(),
+        })
+    }
 }
 
 impl AsyncRead for Stream {

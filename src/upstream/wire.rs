@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use lettre::transport::smtp::client::AsyncTokioStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::TlsFacts;
 use super::framing::{Frame, first_reply};
 use super::stream::Stream;
 
@@ -57,6 +58,11 @@ impl Wire {
             shared.tap.drain(..used);
         }
         frame
+    }
+
+    /// What came of the TLS handshake, if there was one.
+    pub(super) fn tls(&self) -> Option<TlsFacts> {
+        self.shared().stream.tls()
     }
 
     /// How the stream ended, if it did.

@@ -4,6 +4,7 @@
 pub mod client;
 pub mod relay;
 pub mod secure;
+pub mod snapshot;
 
 use hve_relay::sim::{Account, Fault, Settings, Sim, Taken};
 use mail_parser::{MessageParser, MessagePart, MimeHeaders, PartType};

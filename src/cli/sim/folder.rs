@@ -1,4 +1,5 @@
-//! The folder of a rehearsal: `ca.pem` for its clients, `server.pem` for itself, `taken.jsonl` with a line for each message, and the messages.
+//! The folder of a rehearsal: `ca.pem` for its clients, `server.pem` for itself, `taken.jsonl` with a line for each message, and the messages; with
+//! a token endpoint also the secret of each application.
 //!
 //! A folder that was there before is gone on with: messages are numbered on, and the CA stays, so that clients go on trusting it.
 
@@ -9,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::secret::Secret;
 use crate::sim::{Identity, Taken};
 
 /// The CA's certificate.
-pub(super) const CA: &str = "ca.pem";
+const CA: &str = "ca.pem";
 /// The endpoint's certificate and its key.
 const SERVER: &str = "server.pem";
 /// A line for each message.
@@ -53,7 +55,20 @@ impl Folder {
         let next = numbers.max().unwrap_or(0) + 1;
         let index = path.join(INDEX);
         let index = OpenOptions::new().create(true).append(true).open(&index).map_err(|why| at(&index, why))?;
-        Ok(Self { path: path.to_owned(), index, next })
+        // As a configuration wants it.
+        Ok(Self { path: std::path::absolute(path)?, index, next })
+    }
+
+    /// The CA's certificate, for clients.
+    pub fn ca(&self) -> PathBuf {
+        self.path.join(CA)
+    }
+
+    /// Writes the secret of an application where its client can read it from; returns where.
+    pub fn secret(&self, name: &str, secret: &Secret) -> io::Result<PathBuf> {
+        let path = self.path.join(format!("{name}.secret"));
+        write(&path, 0o600, secret.expose())?;
+        Ok(path)
     }
 
     /// The certificate that was shown here before, or a new one for these names.
@@ -64,9 +79,6 @@ impl Folder {
                 .map_err(|why| io::Error::new(why.kind(), format!("{}: {why}; remove it to get a new one", server.display())));
         }
         let identity = Identity::make(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
-        let write = |path: &Path, mode, text: &str| {
-            OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(path)?.write_all(text.as_bytes())
-        };
         write(&server, 0o600, identity.server_pem())?;
         write(&ca, 0o644, identity.ca_pem())?;
         Ok(identity)
@@ -94,4 +106,8 @@ impl Folder {
         self.index.write_all(text.as_bytes())?;
         Ok(file)
     }
+}
+
+fn write(path: &Path, mode: u32, text: &str) -> io::Result<()> {
+    OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(path)?.write_all(text.as_bytes())
 }

@@ -5,6 +5,7 @@
 
 mod faults;
 mod folder;
+mod tokens;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -16,9 +17,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::folder::Folder;
+use self::tokens::Tokens;
 use super::EX_IOERR;
 use crate::secret::Secret;
-use crate::sim::{Account, Counters, ExternalUnit, Limits, Profile, Settings, Sim, Taken};
+use crate::sim::{Account, App, Counters, ExternalUnit, Limits, Profile, Settings, Sim, Taken};
 use crate::smtp::Mailbox;
 
 /// sysexits(3): a configuration that cannot be used.
@@ -42,6 +44,13 @@ pub(super) struct Arguments {
     /// An account that may log in; give it several times for several. Without it: hve01 and hve02 of the first domain, "rehearsal".
     #[arg(long = "account", value_name = "ADDRESS=PASSWORD", value_parser = account)]
     accounts: Vec<Account>,
+    /// An application that gets tokens for all accounts, with its secret; give it several times for several. With it there is a token endpoint,
+    /// as Microsoft Entra's is, and accounts may log in with XOAUTH2.
+    #[arg(long = "app", value_name = "CLIENT_ID=SECRET", value_parser = tokens::app)]
+    apps: Vec<App>,
+    /// Where the token endpoint listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1588", requires = "apps")]
+    token_listen: SocketAddr,
     /// A domain of the tenant: recipients in all others are external. Give it several times for several.
     #[arg(long = "domain", value_name = "DOMAIN", default_value = "contoso.com")]
     domains: Vec<String>,
@@ -121,7 +130,8 @@ fn settings(arguments: &Arguments, folder: &Folder) -> io::Result<Settings> {
         given => given.to_vec(),
     };
     let mut names = default.names.clone();
-    names.push(arguments.listen.ip().to_string());
+    names.extend([arguments.listen, arguments.token_listen].map(|address| address.ip().to_string()));
+    names.sort();
     names.dedup();
     Ok(Settings {
         listen: arguments.listen,
@@ -140,10 +150,18 @@ async fn serve(arguments: &Arguments, faults: Vec<crate::sim::Fault>) -> io::Res
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let mut folder = Folder::open(&arguments.keep)?;
-    let settings = settings(arguments, &folder)?;
+    let mut settings = settings(arguments, &folder)?;
+    let tokens = match (arguments.apps.as_slice(), &settings.identity) {
+        ([], _) | (_, None) => None,
+        (apps, Some(identity)) => Some(Tokens::start(apps, arguments.token_listen, identity.clone(), &folder).await?),
+    };
+    settings.issuer = tokens.as_ref().map(Tokens::issuer);
     let sim = Sim::start(settings.clone()).await.map_err(|why| io::Error::new(why.kind(), format!("{}: {why}", arguments.listen)))?;
     sim.set_faults(faults);
-    say(&introduction(&sim, &settings, arguments));
+    say(&introduction(&sim, &settings, arguments, &folder));
+    if let Some(tokens) = &tokens {
+        say(&tokens.introduction(&folder));
+    }
     let mut told = Counters::default();
     loop {
         let known = (told.messages, told.refused(""));
@@ -151,11 +169,13 @@ async fn serve(arguments: &Arguments, faults: Vec<crate::sim::Fault>) -> io::Res
         tokio::select! {
             // Time without news is no fault.
             _ = sim.wait_until(news, QUIET) => {}
+            () = tokens::asked(tokens.as_ref()) => {}
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reread(&sim, arguments.faults.as_deref()),
         }
         told = tell(&sim, &mut folder, &told)?;
+        tokens.iter().for_each(Tokens::tell);
     }
     tell(&sim, &mut folder, &told)?;
     let counters = sim.counters();
@@ -202,15 +222,16 @@ fn told(taken: &Taken, file: &str) -> String {
 }
 
 /// What somebody must know who wants to send something here.
-fn introduction(sim: &Sim, settings: &Settings, arguments: &Arguments) -> String {
+fn introduction(sim: &Sim, settings: &Settings, arguments: &Arguments, folder: &Folder) -> String {
     let address = sim.address();
     let profile = if settings.profile == Profile::Ga { "hve-ga" } else { "hve-preview" };
     let names: Vec<&str> = settings.accounts.iter().map(|account| account.user.as_str()).collect();
     let password = if arguments.accounts.is_empty() { format!("  password {PASSWORD:?}") } else { String::new() };
-    let ca = arguments.keep.join(folder::CA);
+    let ca = folder.ca();
+    let auth = if arguments.apps.is_empty() { "AUTH LOGIN" } else { "AUTH LOGIN, XOAUTH2" };
     let first = names.first().copied().unwrap_or_default();
     format!(
-        "simulated HVE endpoint  {address}  ({profile}, STARTTLS, AUTH LOGIN)\n\
+        "simulated HVE endpoint  {address}  ({profile}, STARTTLS, {auth})\n\
          accounts                {}{password}\n\
          CA certificate          {}\n\
          kept in                 {}\n\n\

@@ -26,7 +26,7 @@ mod versions;
 mod writer;
 
 pub use incoming::Incoming;
-pub use place::Holder;
+pub use place::{Holder, holder, network_file_system};
 pub use recover::{Damaged, Recovered};
 
 use std::fs::File;

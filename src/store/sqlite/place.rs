@@ -14,7 +14,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
@@ -34,8 +34,7 @@ impl Place {
     pub(super) fn take(dir: &Path) -> Result<(Self, File), OpenError> {
         let place = Self { dir: dir.to_owned() };
         private_directories(&place.content()).map_err(|source| place.trouble("cannot create the directory", source))?;
-        let found = rustix::fs::statfs(dir).map_err(|errno| place.trouble("cannot examine the file system", errno.into()))?;
-        if let Some(name) = network_file_system(found.f_type as i64) {
+        if let Some(name) = network_file_system(dir).map_err(|error| place.trouble("cannot examine the file system", error))? {
             return Err(OpenError::NetworkFileSystem { dir: dir.to_owned(), name });
         }
         let lock = place.lock()?;
@@ -87,6 +86,28 @@ impl Place {
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(cannot)?;
         Ok(file)
     }
+}
+
+/// The name of the file system that a directory is on, if that lies on another machine.
+///
+/// # Errors
+/// If the file system cannot be asked.
+pub fn network_file_system(dir: &Path) -> io::Result<Option<&'static str>> {
+    Ok(name_of_network(rustix::fs::statfs(dir)?.f_type as i64))
+}
+
+/// The process that holds a data directory, if there is one. It is looked up and not tried: whoever tried would be in the way of a relay that
+/// starts in that moment.
+pub fn holder(dir: &Path) -> Option<u32> {
+    let path = dir.join("lock");
+    let (inode, pid) = (fs::metadata(&path).ok()?.ino(), fs::read_to_string(&path).ok()?.trim().parse::<u32>().ok()?);
+    // proc_locks(5): number, kind, mode, access, pid, device and inode, range.
+    let is_it = |line: &str| {
+        let mut words = line.split_whitespace().skip(4);
+        words.next() == Some(pid.to_string().as_str())
+            && words.next().is_some_and(|place| place.rsplit(':').next() == Some(inode.to_string().as_str()))
+    };
+    fs::read_to_string("/proc/locks").ok()?.lines().any(is_it).then_some(pid)
 }
 
 /// The process that holds a lock, as far as it is known.
@@ -176,7 +197,7 @@ fn private_directories(dir: &Path) -> io::Result<()> {
 }
 
 /// The name of the file system if it lies on another machine (numbers: statfs(2)).
-fn network_file_system(magic: i64) -> Option<&'static str> {
+fn name_of_network(magic: i64) -> Option<&'static str> {
     match magic as u32 {
         0x6969 => Some("NFS"),
         0x517B | 0xFE53_4D42 => Some("SMB"),
@@ -191,16 +212,15 @@ fn network_file_system(magic: i64) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn knows_the_file_systems_of_other_machines() {
-        assert_eq!(network_file_system(0x6969), Some("NFS"));
-        assert_eq!(network_file_system(0xFF53_4D42), Some("CIFS"));
+        assert_eq!(name_of_network(0x6969), Some("NFS"));
+        assert_eq!(name_of_network(0xFF53_4D42), Some("CIFS"));
         // On some platforms the number is signed and 32 bits wide.
-        assert_eq!(network_file_system(i64::from(0xFE53_4D42_u32 as i32)), Some("SMB"));
-        assert_eq!(network_file_system(0xEF53), None, "ext4");
-        assert_eq!(network_file_system(0x0102_1994), None, "tmpfs");
+        assert_eq!(name_of_network(i64::from(0xFE53_4D42_u32 as i32)), Some("SMB"));
+        assert_eq!(name_of_network(0xEF53), None, "ext4");
+        assert_eq!(name_of_network(0x0102_1994), None, "tmpfs");
     }
 
     #[test]
@@ -211,7 +231,9 @@ mod tests {
         assert_eq!(fs::metadata(place.content()).expect("content").mode() & 0o777, 0o700);
         let second = Place::take(&dir).expect_err("locked").to_string();
         assert!(second.contains(&format!("pid {}", std::process::id())), "{second}");
+        assert_eq!(holder(&dir), Some(std::process::id()));
         drop(lock);
+        assert_eq!(holder(&dir), None, "although the file still has its pid");
         Place::take(&dir).expect("free again");
     }
 

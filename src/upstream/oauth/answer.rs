@@ -28,6 +28,7 @@ const LONGEST_LIFE: u64 = 86_400;
 pub(super) struct Answer {
     pub status: u16,
     pub retry_after: Option<Duration>,
+    pub date: Option<String>,
     pub body: Zeroizing<Vec<u8>>,
 }
 
@@ -214,7 +215,7 @@ mod tests {
     }
 
     fn answer(status: u16, body: &str) -> Result<Grant, TokenFault> {
-        let answer = Answer { status, retry_after: None, body: Zeroizing::new(body.as_bytes().to_vec()) };
+        let answer = Answer { status, retry_after: None, date: None, body: Zeroizing::new(body.as_bytes().to_vec()) };
         let app = app(ClientProof::Secret(SecretPlace::File("/etc/hve-relay/app.secret".into())));
         judge(&app, &answer, &Secret::new("hunter2-hunter2-hunter2".to_owned()))
     }
@@ -312,7 +313,7 @@ mod tests {
     fn waits_as_long_as_it_is_told_within_reason() {
         let fault = |status, seconds| {
             let retry_after = Some(Duration::from_secs(seconds));
-            let answer = Answer { status, retry_after, body: Zeroizing::new(Vec::new()) };
+            let answer = Answer { status, retry_after, date: None, body: Zeroizing::new(Vec::new()) };
             let app = app(ClientProof::Secret(SecretPlace::Variable("X".to_owned())));
             judge(&app, &answer, &Secret::new("x".to_owned())).expect_err("a fault").pause
         };

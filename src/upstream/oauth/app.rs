@@ -107,7 +107,7 @@ impl TokenUrl {
     }
 
     /// Its host, without the brackets of an IPv6 address.
-    pub(super) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         self.0.host().unwrap_or_default().trim_matches(['[', ']'])
     }
 

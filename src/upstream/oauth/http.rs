@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, CONNECTION, CONTENT_TYPE, DATE, HOST, PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
@@ -96,10 +96,11 @@ impl Http {
         let response = send(stream, request, &mut connections).await.map_err(lost)?;
         let status = response.status().as_u16();
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let date = response.headers().get(DATE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
         let body = body.map_err(|error| passing(format!("the answer of {} could not be read: {error}", url.host())))?;
         let body = Zeroizing::new(body.to_bytes().to_vec());
-        Ok(Answer { status, retry_after: seconds.map(Duration::from_secs), body })
+        Ok(Answer { status, retry_after: seconds.map(Duration::from_secs), date, body })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Many accounts share one application, so there is one [`TokenSource`] for each [`App`], with one cached token, one request at a time and one
 //! remembered fault. `memory` decides who gets which token and when a new one is asked for; `answer` judges what the token endpoint says; `http`
-//! carries it; `assertion` and `certificate` are the way without a secret; `expiry` says when to announce that one ends.
+//! carries it; `assertion` and `certificate` are the way without a secret; `claims` shows an operator what a token is good for; `expiry` says when to announce that one ends.
 //!
 //! Invariants: a secret goes to the configured host alone, over verified TLS, and is never in a fault, a log line or a `Debug` form; whatever
 //! the endpoint says, mail stays queued; nobody waits for a token while there is one that can still be used.
@@ -11,6 +11,7 @@ mod answer;
 mod app;
 mod assertion;
 mod certificate;
+mod claims;
 mod expiry;
 mod http;
 mod memory;
@@ -18,6 +19,7 @@ mod source;
 
 pub use app::{App, ClientProof, NotATokenUrl, SecretPlace, TokenUrl};
 pub use certificate::{CertificateFault, ClientCertificate};
+pub use claims::Claims;
 pub use expiry::{Expiry, days_left};
 pub use memory::{News, Token};
-pub use source::{Tell, TokenSource};
+pub use source::{Examined, Tell, TokenSource};

@@ -17,6 +17,7 @@ use super::answer::{self, Grant};
 use super::app::{App, ClientProof, SecretPlace};
 use super::assertion;
 use super::certificate::ClientCertificate;
+use super::claims::Claims;
 use super::http::{Http, Unanswered};
 use super::memory::{Answered, Memory, News, Token};
 use crate::clock::Clock;
@@ -94,6 +95,20 @@ impl TokenSource {
         self.memory().forgive();
     }
 
+    /// Makes one request, whatever is remembered, for an operator who wants to know how it goes. A token that comes is there for the next who
+    /// asks.
+    pub async fn examine(&self) -> Examined {
+        let begun = Instant::now();
+        let (date, result) = match self.request().await {
+            Ok((grant, date)) => (date, Ok(grant)),
+            Err((fault, date)) => (date, Err(fault)),
+        };
+        let claims = result.as_ref().ok().and_then(|grant| Claims::read(&grant.token));
+        let life = result.as_ref().map(|grant| grant.life).map_err(Clone::clone);
+        let _ = self.memory().ended(begun, Instant::now(), result);
+        Examined { date, life, claims }
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // Nothing panics while it holds the lock.
         self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -101,7 +116,7 @@ impl TokenSource {
 
     async fn fetch(self) {
         let begun = Instant::now();
-        let result = self.request().await;
+        let result = self.request().await.map(|(grant, _)| grant).map_err(|(fault, _)| fault);
         let news = self.memory().ended(begun, Instant::now(), result);
         self.0.ended.send_replace(());
         if let Some(news) = news {
@@ -109,18 +124,34 @@ impl TokenSource {
         }
     }
 
-    async fn request(&self) -> Result<Grant, TokenFault> {
+    /// What came of a request, and the endpoint's `Date` if it answered.
+    async fn request(&self) -> Result<(Grant, Option<String>), (TokenFault, Option<String>)> {
         let source = self.clone();
         // Reads files and signs.
         let prepared = tokio::task::spawn_blocking(move || prepare(&source.0.app)).await;
-        let (form, told) = prepared.unwrap_or_else(|error| Err(missing(error.to_string())))?;
+        let (form, told) = prepared.unwrap_or_else(|error| Err(missing(error.to_string()))).map_err(|fault| (fault, None))?;
         match self.0.http.post(&self.0.app.token_url, &form).await {
-            Ok(answer) => answer::judge(&self.0.app, &answer, &told),
+            Ok(answer) => match answer::judge(&self.0.app, &answer, &told) {
+                Ok(grant) => Ok((grant, answer.date)),
+                Err(fault) => Err((fault, answer.date)),
+            },
             Err(Unanswered { why, advice }) => {
-                Err(TokenFault { reason: format!("no token: {why}"), pause: PauseLength::BackOff, advice: advice.to_owned() })
+                let reason = format!("no token: {why}");
+                Err((TokenFault { reason, pause: PauseLength::BackOff, advice: advice.to_owned() }, None))
             }
         }
     }
+}
+
+/// What one request for a token has shown. It holds no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    /// The endpoint's clock (RFC 9110 §6.6.1), as it has written it.
+    pub date: Option<String>,
+    /// How long the token lives, or why there is none.
+    pub life: Result<Duration, TokenFault>,
+    /// What the token says of itself.
+    pub claims: Option<Claims>,
 }
 
 impl std::fmt::Debug for TokenSource {
