@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use hve_relay::mail::QueueId;
-use hve_relay::sim::{Account, Action, Extension, Fault, Identity, Limits, Mechanism, Security, Senders, Settings, Sim, Step, Taken};
+use hve_relay::sim::{
+    Account, Action, Extension, Fault, Identity, Limits, Mechanism, Profile, Security, Senders, Settings, Sim, Step, Taken,
+};
 use support::client::Client;
 use support::relay::{PATIENCE, Relay, Setup};
 use support::{PASSWORD, World, body, field, mail, runtime};
@@ -132,6 +134,69 @@ fn size_decides_where_it_is_said_to() {
         world.removed(&id);
         assert_eq!((world.sim.counters().messages, other.sim.counters().messages), (messages, others), "{octets} octets");
     }
+}
+
+#[test]
+fn what_high_volume_email_turns_out_not_to_take_goes_by_the_next_route() {
+    // The tenant has moved to general availability, and the configuration has not: mail for both classes goes to the accounts first.
+    let other = Other::new(|_| {});
+    let world = World::with(
+        2,
+        |sim| (sim.profile, sim.size_limit) = (Profile::Ga, 100_000),
+        |setup| {
+            let connector = other.route(&setup, "connector", "connector");
+            setup.with(&connector)
+        },
+    );
+    let mut client = world.client();
+    let to = ["a@contoso.com", "b@fabrikam.example", "unknown@contoso.com", "c@northwind.example"];
+    let id = client.accepted("app@contoso.com", &to, &mail("mixed", b"text\r\n"));
+    world.removed(&id);
+    assert_eq!(recipients(&world.taken(2)), ["a@contoso.com", "app@contoso.com"], "the second tells of the one that does not exist");
+    assert_eq!(recipients(&other.taken(1, &world.relay)), ["b@fabrikam.example", "c@northwind.example"], "and each once");
+    for (to, statuses) in
+        [("b@fabrikam.example", &["deferred", "sent"][..]), ("a@contoso.com", &["sent"]), ("unknown@contoso.com", &["bounced"])]
+    {
+        let told = world.relay.logged(|line| line["event"] == "delivery" && line["queue_id"] == id.as_str() && line["to"] == to);
+        assert_eq!(told.iter().map(|line| line["status"].as_str().unwrap_or_default()).collect::<Vec<_>>(), statuses, "{to}");
+    }
+    let parted = world.relay.wait_for("parted", |line| line["event"] == "parted" && line["queue_id"] == id.as_str());
+    assert_eq!((&parted["route"], &parted["nrcpt"], &parted["into"]), (&"connector".into(), &2.into(), &3.into()), "{parted}");
+
+    // Nor does the server take as much as was thought.
+    let id = client.accepted("app@contoso.com", &["you@contoso.com"], &of_size(200_000));
+    world.removed(&id);
+    assert_eq!(recipients(&other.taken(2, &world.relay)[1..]), ["you@contoso.com"]);
+    let seen = world.sim.counters();
+    assert_eq!(
+        (seen.refused("5.5.105"), seen.command("MAIL"), seen.refused("5.3.4")),
+        (2, 3, 0),
+        "the size was enough to know: {:?}",
+        seen.commands
+    );
+}
+
+#[test]
+fn what_no_other_route_takes_fails() {
+    let world = World::with(1, |sim| sim.profile = Profile::Ga, |setup| setup);
+    let id = world.client().accepted("app@contoso.com", &["b@fabrikam.example"], &mail("hello", b"text\r\n"));
+    world.removed(&id);
+    let line = world.relay.wait_for("the end", |line| line["event"] == "delivery" && line["queue_id"] == id.as_str());
+    assert_eq!((&line["status"], &line["dsn"]), (&"bounced".into(), &"5.5.105".into()), "{line}");
+}
+
+#[test]
+fn where_one_recipient_spoils_the_message_the_others_get_it() {
+    let spoilt = |address: &str| Fault::reply(Step::EndOfData, "550 5.7.703 Message contains a blocked recipient").recipient(address);
+    let world = World::with(1, |_| {}, |setup| setup);
+    world.faults([spoilt("b@contoso.com")]);
+    let to = ["a@contoso.com", "b@contoso.com", "c@contoso.com"];
+    let id = world.client().accepted("app@contoso.com", &to, &mail("hello", b"text\r\n"));
+    world.removed(&id);
+    assert_eq!(recipients(&world.taken(2)), ["a@contoso.com", "c@contoso.com"]);
+    let line =
+        world.relay.wait_for("the end", |line| line["event"] == "delivery" && line["to"] == "b@contoso.com" && line["status"] == "bounced");
+    assert_eq!(&line["dsn"], "5.7.703", "{line}");
 }
 
 #[test]

@@ -130,10 +130,13 @@ fn mail(judgement: &Judgement, entry: &Entry, settings: &Settings) -> String {
     let later = format!("is tried again after {}, and less and less often", format_duration(settings.retry_min));
     let failed = judgement.outcomes.first().is_some_and(|outcome| outcome.disposition == Disposition::Failed);
     match (judgement.rest, &judgement.pause) {
+        _ if failed && entry.action == Action::Reroute => {
+            "goes by the next route that takes it; without one it fails, and its author is told".to_owned()
+        }
         _ if failed && entry.scope == Scope::Recipient => "fails for this recipient, and its author is told".to_owned(),
         _ if failed => "fails, and its author is told".to_owned(),
         (Rest::Held, _) => "waits for an operator: hve-relay queue release, or remove".to_owned(),
-        (Rest::Apart, _) => "is tried again later; alone, each recipient would have its own answer".to_owned(),
+        (Rest::Apart, _) => "goes to each recipient by itself, at once; alone, each has its own answer".to_owned(),
         (_, Some(pause)) if !judgement.counts => match pause.scope {
             Scope::Tenant | Scope::Connection => "stays queued, and goes as soon as the pause is over".to_owned(),
             _ => "stays queued, and goes over another account at once if there is one".to_owned(),
@@ -204,7 +207,8 @@ mod tests {
             ("432 4.3.2 Concurrent connections limit exceeded", "end-of-data", &["longer each time", "others       go on"]),
             ("550 5.1.10 not found", "rcpt", &["fails for this recipient"]),
             ("550 5.7.62 not you", "mail", &["waits for an operator"]),
-            ("550 5.7.703 blocked", "end-of-data", &["is tried again later"]),
+            ("550 5.7.703 blocked", "end-of-data", &["to each recipient by itself"]),
+            ("550 5.5.105 External sending is not supported", "rcpt", &["external-not-supported", "next route that takes it"]),
             ("550 5.9.9 no", "end-of-data", &["unknown-permanent: no entry", "basic code counts", "fails, and its author is told"]),
             ("550 4.9.9 no", "end-of-data", &["unknown-transient", "doubt defers", "after 1m"]),
             ("554 5.3.2 no", "greeting", &["unknown-permanent", "as soon as the pause is over", "all accounts of this server"]),

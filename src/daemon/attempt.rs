@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 
 use super::dispatch::Event;
 use super::notices::{self, Told};
-use super::{Phase, Setup, Shared, Upstream, doubt, history};
+use super::{Phase, Setup, Shared, Upstream, doubt, history, parting};
 use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::mail::{
@@ -20,7 +20,7 @@ use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
 use crate::schedule::{Ended, Scheduler};
 use crate::smtp::{EnhancedStatus, Mailbox};
 use crate::store::history::{Left, Record, Tried};
-use crate::store::{Job, Settlement, Spool, StoreError};
+use crate::store::{Job, Settled, Settlement, Spool, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Protection, Transaction};
 
@@ -135,14 +135,15 @@ async fn settle<S: Spool>(
     Course { started, protection, .. }: Course,
     job: Job,
     left_out: usize,
-    judgement: Judgement,
+    mut judgement: Judgement,
 ) {
     let Job { message, delivery, .. } = &job;
     let ended = shared.clock.now();
-    // Recipients that are to go alone still go together, and so back off as after any other refusal: at once would be without end.
-    let counts = judgement.counts || judgement.rest == reply::Rest::Apart;
-    let attempts = delivery.attempts + u32::from(counts);
-    let due = if counts { Scheduler::retry_at(&setup.schedule, ended, message.id, attempts) } else { ended };
+    let attempts = delivery.attempts + u32::from(judgement.counts);
+    let due = if judgement.counts { Scheduler::retry_at(&setup.schedule, ended, message.id, attempts) } else { ended };
+    // A reload may have changed the routes meanwhile: new deliveries follow the present ones.
+    let parted = parting::of(&shared.setup().policy, message, delivery, &mut judgement, (due, ended));
+    let due_of = |ordinal| parted.iter().find(|parted| parted.ordinals.contains(&ordinal)).map_or(due, |parted| parted.due);
     let results: Vec<(&Recipient, &Outcome)> = delivery.recipients.iter().zip(&judgement.outcomes).collect();
     let of = |wanted: Disposition| results.iter().filter(move |(_, outcome)| outcome.disposition == wanted);
     let reported = |(recipient, outcome): &(&Recipient, &Outcome)| {
@@ -169,7 +170,8 @@ async fn settle<S: Spool>(
         Kind::Notice => of(Disposition::Failed).map(|(recipient, _)| *recipient).collect(),
     };
     let mut last_reply = of(Disposition::Deferred).next().map(|(_, outcome)| outcome.diagnostic.clone()).unwrap_or_default();
-    let remaining = (of(Disposition::Deferred).count() + left_out) as u16;
+    let gone: usize = parted.iter().map(|parted| parted.ordinals.len()).sum();
+    let remaining = (of(Disposition::Deferred).count() + left_out - gone) as u16;
     let settled = results
         .iter()
         .filter(|(_, outcome)| outcome.disposition != Disposition::Deferred)
@@ -177,7 +179,7 @@ async fn settle<S: Spool>(
         .collect();
 
     let mut hold = None;
-    let answers = history::answers(&results, &judgement, due);
+    let answers = history::answers(&results, &judgement, due_of);
     if judgement.in_doubt {
         let attempt = InDoubt { account: account.clone(), started, recipients: delivery.recipients.len() as u16 };
         hold = doubt::meet(setup.schedule.in_doubt(&message.client), delivery.id, &attempt);
@@ -201,7 +203,7 @@ async fn settle<S: Spool>(
         ended,
     };
     for (recipient, outcome) in results {
-        telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due));
+        telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due_of(recipient.ordinal)));
     }
     if used(&judgement).message && !judgement.in_doubt {
         shared.alarm(Alarm::AccountSuspended(account.clone()), AlarmChange::Cleared);
@@ -213,16 +215,29 @@ async fn settle<S: Spool>(
     // in doubt, and its budget as it was really used.
     shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
     let (held, in_doubt) = (hold.is_some(), judgement.in_doubt);
-    let settlement =
-        Settlement { delivery: delivery.id, settled, due, last_reply, attempts, telling: told.telling.clone(), hold, in_doubt };
-    let Some(last) = record(shared, settlement).await else { return };
+    let settlement = Settlement {
+        delivery: delivery.id,
+        settled,
+        parted: parted.clone(),
+        due,
+        last_reply,
+        attempts,
+        telling: told.telling.clone(),
+        hold,
+        in_doubt,
+    };
+    let Some(recorded) = record(shared, settlement).await else { return };
     let notices = told.telling.notices.clone();
-    leave(shared, message, told, last, ended);
+    leave(shared, message, told, recorded.last, ended);
+    let parted = parting::recorded(shared, message, delivery, attempts, parted.into_iter().zip(recorded.parted));
     shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });
     let (sender, relay) = (setup.sender_of(message, upstream), upstream.relay.clone());
     let Job { message, delivery, .. } = job;
     let tried = Tried { message, delivery, account: account.to_string(), relay, sender, started, ended, answers };
     shared.history.remember(Record::Ended(Box::new(tried))).await;
+    if let Some(parted) = parted {
+        shared.history.remember(parted).await;
+    }
     shared.remember_own(notices).await;
 }
 
@@ -275,20 +290,20 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
     let settlement = Settlement { settled, telling, ..Settlement::unchanged(&job.delivery, now, String::new()) };
     // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
-    let Some(last) = record(&shared, settlement).await else { return };
+    let Some(recorded) = record(&shared, settlement).await else { return };
     let notices = told.telling.notices.clone();
-    leave(&shared, &job.message, told, last, now);
+    leave(&shared, &job.message, told, recorded.last, now);
     let Job { message, delivery, .. } = job;
     let why = format!("not delivered within {}", crate::units::format_duration(lifetime));
     shared.history.remember(history::ended(message, delivery, Left::Expired, EnhancedStatus::new(4, 4, 7), why, now)).await;
     shared.remember_own(notices).await;
 }
 
-/// Records a settlement, however long the store needs; `None` if it never will. Returns whether the message has left the queue.
-async fn record<S: Spool>(shared: &Shared<S>, settlement: Settlement) -> Option<bool> {
+/// Records a settlement, however long the store needs; `None` if it never will.
+async fn record<S: Spool>(shared: &Shared<S>, settlement: Settlement) -> Option<Settled> {
     loop {
         match shared.store.settle(settlement.clone()).await {
-            Ok(last) => return Some(last),
+            Ok(settled) => return Some(settled),
             Err(StoreError::Fatal(why)) => {
                 shared.store_failed(&why);
                 return None;

@@ -40,6 +40,7 @@ pub(super) async fn found<S: Spool>(
         let settlement = Settlement {
             delivery: queued.id,
             settled: Vec::new(),
+            parted: Vec::new(),
             due: queued.due,
             last_reply: format!("in doubt: the {attempt} was cut off"),
             attempts: queued.attempts,

@@ -19,8 +19,9 @@ pub(super) fn open(settings: &HistorySettings, data_dir: &Path, reserve: u64) ->
     })
 }
 
-/// What the recipients of an attempt were answered, one entry for each different answer; `due` is for those that were deferred.
-pub(super) fn answers(results: &[(&Recipient, &Outcome)], judgement: &Judgement, due: Timestamp) -> Vec<Attempt> {
+/// What the recipients of an attempt were answered, one entry for each different answer; `due` tells of an ordinal that was deferred when it is
+/// tried again.
+pub(super) fn answers(results: &[(&Recipient, &Outcome)], judgement: &Judgement, due: impl Fn(u16) -> Timestamp) -> Vec<Attempt> {
     let mut answers: Vec<Attempt> = Vec::new();
     for (recipient, outcome) in results {
         let left = match outcome.disposition {
@@ -30,8 +31,10 @@ pub(super) fn answers(results: &[(&Recipient, &Outcome)], judgement: &Judgement,
             Disposition::Deferred => Left::Deferred,
         };
         let step = outcome.step.to_string();
+        let due = matches!(left, Left::Deferred | Left::InDoubt).then(|| due(recipient.ordinal));
         let same = |answer: &&mut Attempt| {
-            answer.left == left && answer.status == outcome.status && answer.step == step && answer.reply == outcome.diagnostic
+            let Attempt { left: known, status, reply, due: until, .. } = &**answer;
+            (known, status, &answer.step, reply, until) == (&left, &outcome.status, &step, &outcome.diagnostic, &due)
         };
         match answers.iter_mut().find(same) {
             Some(answer) => answer.ordinals.push(recipient.ordinal),
@@ -40,7 +43,7 @@ pub(super) fn answers(results: &[(&Recipient, &Outcome)], judgement: &Judgement,
                 status: outcome.status,
                 reply: outcome.diagnostic.clone(),
                 ordinals: vec![recipient.ordinal],
-                due: matches!(left, Left::Deferred | Left::InDoubt).then_some(due),
+                due,
                 step,
             }),
         }

@@ -27,6 +27,7 @@ mod listener;
 mod login;
 mod notices;
 mod operate;
+mod parting;
 mod past;
 mod service;
 mod session;

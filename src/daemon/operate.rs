@@ -160,7 +160,7 @@ async fn retry<S: Spool>(shared: &Arc<Shared<S>>, found: Vec<(Listed, Wait)>, by
     let (done, failure) = each(shared, claimed.deliveries, move |shared, listed| {
         let Listed { delivery, last_reply, .. } = listed;
         let settlement = Settlement::unchanged(&delivery, now, last_reply);
-        async move { shared.store.settle(settlement).await }
+        async move { shared.store.settle(settlement).await.map(|settled| settled.last) }
     })
     .await;
     for (listed, _) in &done {

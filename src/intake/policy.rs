@@ -18,7 +18,7 @@ use super::rates::Rates;
 use super::routes::Routes;
 use super::{ClientSettings, Facts, Pattern, Rate, RouteSettings, Settings};
 use crate::clock::Timestamp;
-use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient};
+use crate::mail::{Class, ClientName, Delivery, DeliveryId, Priority, QueueId, Recipient, RouteName};
 use crate::smtp::{AddressError, EnhancedStatus, Mailbox, RecipientDsn, Reply, ReversePath};
 
 /// A recipient that was accepted, before it has a place in a delivery.
@@ -182,6 +182,11 @@ impl Policy {
     /// The route of a client's recipients of a class, for a message of so many octets.
     pub fn way(&self, client: &ClientName, class: Class, size: u64) -> Option<&RouteSettings> {
         self.routes.way(client, class, size)
+    }
+
+    /// The next route for recipients that `route` has not taken: behind it in the client's order, so that a message never comes back to one.
+    pub fn way_behind(&self, route: &RouteName, client: &ClientName, class: Class, size: u64) -> Option<&RouteSettings> {
+        self.routes.way_behind(route, client, class, size)
     }
 
     fn no_route(&self, client: &ClientName, mailbox: &Mailbox, class: Class) -> Reply {

@@ -103,6 +103,13 @@ impl Routes {
         routes.find(|route| route.takes_size(size))
     }
 
+    /// The next route behind one that has not taken them. None comes twice, because the order is always the same.
+    pub(super) fn way_behind(&self, route: &RouteName, client: &ClientName, class: Class, size: u64) -> Option<&RouteSettings> {
+        let mut routes = self.of(client)[class as usize].order.iter().filter_map(|i| self.all.get(*i));
+        routes.find(|known| known.name == *route)?;
+        routes.find(|route| route.takes_size(size))
+    }
+
     /// The largest message that can be sent to a client's recipients of a class; none: no message can.
     pub(super) fn largest(&self, client: &ClientName, class: Class) -> Option<u64> {
         self.of(client)[class as usize].largest
@@ -164,6 +171,26 @@ mod tests {
         ] {
             let way = routes.way(&ClientName::new(client), class, size).map(|route| route.name.as_str());
             assert_eq!(way, expected, "{client} {class} {size}");
+        }
+    }
+
+    #[test]
+    fn what_a_route_has_not_taken_goes_by_the_next_that_takes_it_and_never_back() {
+        let routes = routes();
+        for (route, client, class, size, expected) in [
+            ("hve", "devices", Class::Internal, 1, Some("connector")),
+            ("connector", "devices", Class::Internal, 1, Some("smarthost")),
+            ("connector", "devices", Class::Internal, 2_001, None),
+            ("smarthost", "devices", Class::External, 1, None),
+            ("archive", "erp", Class::Internal, 600, Some("hve")),
+            ("hve", "erp", Class::Internal, 600, Some("connector")),
+            ("smarthost", "web", Class::Internal, 1_000, Some("hve")),
+            ("hve", "web", Class::Internal, 1_000, None),
+            ("hve", "web", Class::External, 1, None),
+            ("gone", "devices", Class::Internal, 1, None),
+        ] {
+            let way = routes.way_behind(&RouteName::new(route), &ClientName::new(client), class, size);
+            assert_eq!(way.map(|route| route.name.as_str()), expected, "{route} {client} {class} {size}");
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Action {
     Rest,
     /// The recipients go one by one; a single one fails.
     Split,
+    /// The recipients go by another route if one takes them, else they fail, if the basic code is 5yz.
+    Reroute,
     /// An operator must look at the message.
     Hold,
     /// Use fewer connections at a time.
@@ -129,6 +131,7 @@ impl Action {
         ("retry", Self::Retry),
         ("rest", Self::Rest),
         ("split", Self::Split),
+        ("reroute", Self::Reroute),
         ("hold", Self::Hold),
         ("fewer-connections", Self::FewerConnections),
         ("back-off", Self::BackOff),
@@ -186,13 +189,15 @@ impl Entry {
             _ if self.patterns.contains(&Pattern::default()) => {
                 wrong("match", "a pattern without code, status and text would match every reply", "give each at least one of them")
             }
-            action if action.pauses() && about_mail => {
-                wrong("action", "a recipient or a message cannot pause", "write fail, retry, rest, split or hold, or another scope")
-            }
+            action if action.pauses() && about_mail => wrong(
+                "action",
+                "a recipient or a message cannot pause",
+                "write fail, retry, rest, split, reroute or hold, or another scope",
+            ),
             Action::FewerConnections if self.scope != Scope::Account => {
                 wrong("scope", "connections are counted by account", "write scope = \"account\"")
             }
-            Action::Fail | Action::Rest | Action::Split | Action::Hold if !about_mail => wrong(
+            Action::Fail | Action::Rest | Action::Split | Action::Reroute | Action::Hold if !about_mail => wrong(
                 "action",
                 "mail does not answer for the trouble of others",
                 "write retry, wait, back-off or suspend, or another scope",

@@ -40,6 +40,8 @@ struct Verdict {
     rest: Rest,
     /// It failed, for a reply that nobody knows.
     unknown: bool,
+    /// It failed, because this route does not take it.
+    misrouted: bool,
 }
 
 /// Whether a deferral makes the delivery's next attempt back off.
@@ -109,6 +111,7 @@ fn sum(verdicts: impl Iterator<Item = Verdict>, unknown: Unknown) -> Judgement {
     let rest = verdicts.iter().map(|verdict| verdict.rest).max().unwrap_or_default();
     let doubtful = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.unknown && unknown == Unknown::Doubtful);
     let doubtful = doubtful.map(|(place, _)| place).collect();
+    let misrouted = verdicts.iter().enumerate().filter(|(_, verdict)| verdict.misrouted).map(|(place, _)| place).collect();
     let mut outcomes = Vec::with_capacity(verdicts.len());
     let mut pause: Option<Pause> = None;
     for verdict in verdicts {
@@ -117,7 +120,7 @@ fn sum(verdicts: impl Iterator<Item = Verdict>, unknown: Unknown) -> Judgement {
             pause = verdict.pause;
         }
     }
-    Judgement { outcomes, pause, counts, elsewhere, in_doubt: false, rest, doubtful }
+    Judgement { outcomes, pause, counts, elsewhere, in_doubt: false, rest, doubtful, misrouted }
 }
 
 /// Of several pauses the widest holds, and of those the longest.
@@ -142,12 +145,13 @@ fn weight(pause: &Option<Pause>) -> (u8, u8, Duration) {
 fn refused(catalogue: &Catalogue, step: Step, reply: &Reply, class: Class, concerned: usize) -> Verdict {
     let entry = catalogue.lookup(step, reply);
     let fails = match entry.action {
-        Action::Fail => true,
+        Action::Fail | Action::Reroute => true,
         Action::Split => concerned <= 1,
         _ => false,
     };
     if fails && reply.is_permanent() {
-        return Verdict { unknown: catalogue.is_unknown(entry), ..said(step, Disposition::Failed, reply) };
+        let (unknown, misrouted) = (catalogue.is_unknown(entry), entry.action == Action::Reroute);
+        return Verdict { unknown, misrouted, ..said(step, Disposition::Failed, reply) };
     }
     let pause = pause(entry, step, reply);
     // A pause for another class does not hold this delivery back: without a count it would be tried again at once, without end.
@@ -223,7 +227,7 @@ fn pause(entry: &Entry, step: Step, reply: &Reply) -> Option<Pause> {
         Action::BackOff => PauseLength::BackOff,
         Action::Suspend => PauseLength::Suspended,
         Action::Wait => PauseLength::For(entry.wait.unwrap_or_default()),
-        Action::Fail | Action::Retry | Action::Rest | Action::Split | Action::Hold => return None,
+        Action::Fail | Action::Retry | Action::Rest | Action::Split | Action::Reroute | Action::Hold => return None,
     };
     Some(Pause {
         scope: entry.scope,
@@ -272,5 +276,5 @@ fn stop(step: Step, disposition: Disposition, status: Option<EnhancedStatus>, di
     };
     let status = status.unwrap_or(EnhancedStatus::new(class, 0, 0));
     let outcome = Outcome { disposition, status, diagnostic, step };
-    Verdict { outcome, pause: None, counts, rest: Rest::Together, unknown: false }
+    Verdict { outcome, pause: None, counts, rest: Rest::Together, unknown: false, misrouted: false }
 }

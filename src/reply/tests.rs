@@ -182,7 +182,7 @@ fn examples(entry: &Entry) -> Vec<Reply> {
     let written = file["reply"].as_array().expect("a list").iter().find(|table| table["name"].as_str() == Some(&*entry.name));
     let example = |pattern: &toml::Value| {
         let status = pattern.get("status").and_then(|status| status.as_str()?.split('-').next());
-        let class = status.map_or(if entry.action == Action::Fail { "5" } else { "4" }, |status| &status[..1]);
+        let class = status.map_or(if matches!(entry.action, Action::Fail | Action::Reroute) { "5" } else { "4" }, |status| &status[..1]);
         let code = pattern.get("code").map(|code| code.as_array().map_or(code, |codes| &codes[0]).to_string());
         let code = code.unwrap_or_else(|| format!("{class}50"));
         let text = pattern.get("text").and_then(|text| text.as_str()).unwrap_or("Words of the server.");
@@ -207,10 +207,11 @@ fn every_entry_is_heeded_at_every_step_at_which_it_can_come() {
                 // What becomes of the mail.
                 let first = &judgement.outcomes[0];
                 let alone = entry.action == Action::Split && *step == Step::Rcpt;
-                let fails = (entry.action == Action::Fail || alone) && reply.is_permanent() && !before_mail;
+                let fails = (matches!(entry.action, Action::Fail | Action::Reroute) || alone) && reply.is_permanent() && !before_mail;
                 assert_eq!(first.disposition, if fails { FAILED } else { DEFERRED }, "{what}");
                 assert_eq!((first.step, &first.diagnostic), (*step, &reply.to_string()), "{what}");
                 assert!(judgement.doubtful.is_empty() && !judgement.in_doubt, "{what}");
+                assert_eq!(judgement.misrouted.contains(&0), fails && entry.action == Action::Reroute, "{what}");
                 let rest = match entry.action {
                     Action::Hold if !before_mail => Rest::Held,
                     Action::Split if *step != Step::Rcpt && !before_mail => Rest::Apart,

@@ -104,6 +104,8 @@ pub struct Judgement {
     /// The recipients, by their places, that failed for replies that nobody knows, in a transaction that the server took for nobody: whether that
     /// was their fault or the account's, other messages must tell.
     pub doubtful: Vec<usize>,
+    /// The recipients, by their places, that failed because this route does not take them, and may go by another.
+    pub misrouted: Vec<usize>,
     /// The connection ended after the final dot without a reply: the server may have the message.
     pub in_doubt: bool,
 }

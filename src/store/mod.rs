@@ -19,7 +19,7 @@ pub use settings::{HistorySettings, Settings};
 use std::future::Future;
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Content, Delivery, DeliveryId, Gathered, Message, QueueId, Queued};
+use crate::mail::{AccountName, Content, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
 use crate::smtp::Mailbox;
 
 /// Why the store did not do what was asked.
@@ -73,6 +73,8 @@ pub struct Settlement {
     pub delivery: DeliveryId,
     /// The ordinals of the recipients that are settled for good: sent, or failed.
     pub settled: Vec<u16>,
+    /// Those that go on in deliveries of their own.
+    pub parted: Vec<Parted>,
     /// For those that remain: the earliest time of the next attempt.
     pub due: Timestamp,
     /// For those that remain: what the attempt came to, for people; empty if none was deferred.
@@ -90,9 +92,38 @@ pub struct Settlement {
 impl Settlement {
     /// The end of an attempt after which everything is as it was, due now.
     pub fn unchanged(delivery: &Delivery, now: Timestamp, last_reply: String) -> Self {
-        let (settled, attempts) = (Vec::new(), delivery.attempts);
-        Self { delivery: delivery.id, settled, due: now, last_reply, attempts, telling: Telling::default(), hold: None, in_doubt: false }
+        Self {
+            delivery: delivery.id,
+            settled: Vec::new(),
+            parted: Vec::new(),
+            due: now,
+            last_reply,
+            attempts: delivery.attempts,
+            telling: Telling::default(),
+            hold: None,
+            in_doubt: false,
+        }
     }
+}
+
+/// Recipients that leave their delivery for one of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parted {
+    /// Their ordinals, which they keep. If none of them is left to be settled, there is no delivery.
+    pub ordinals: Vec<u16>,
+    /// Where they go.
+    pub route: RouteName,
+    /// The earliest time of their next attempt.
+    pub due: Timestamp,
+}
+
+/// What a settlement left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settled {
+    /// The message has left the queue, with its content.
+    pub last: bool,
+    /// The numbers of the deliveries of those that parted, in order; a number is never given twice in a message. None: nobody was there.
+    pub parted: Vec<Option<u16>>,
 }
 
 /// What somebody is told of mail: recorded together with what it is about, so that nothing is told twice or never.
@@ -270,9 +301,9 @@ pub trait Spool: Send + Sync + 'static {
     /// A delivery as it stands, without starting an attempt.
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;
 
-    /// Records the end of an attempt. A message without recipients left is removed, its content with it; returns whether this one was.
+    /// Records the end of an attempt. A message without recipients left is removed, its content with it.
     /// What is settled already, or was removed, is left as it is, and nobody is told anything a second time.
-    fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn settle(&self, settlement: Settlement) -> impl Future<Output = Result<Settled, StoreError>> + Send;
 
     /// What is kept besides messages. Called once, at start.
     fn ledger(&self) -> impl Future<Output = Result<Ledger, StoreError>> + Send;

@@ -296,6 +296,21 @@ pub fn removed(message: QueueId) {
     info!(target: SCHEDULE, event = "removed", queue_id = %message, "removed");
 }
 
+/// Recipients of a delivery go on in one of their own: alone, or by another route.
+pub fn parted(delivery: DeliveryId, into: &Delivery, client: &ClientName) {
+    info!(
+        target: UPSTREAM,
+        event = "parted",
+        queue_id = %delivery.message,
+        part = delivery.part,
+        client = %client,
+        into = into.id.part,
+        route = %into.route,
+        nrcpt = into.recipients.len(),
+        "parted"
+    );
+}
+
 /// The upstream server may have taken the message although no reply came, or an attempt was cut off by a crash: it will be sent again.
 pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
     warn!(

@@ -90,6 +90,10 @@ pub const EVENTS: &[Event] = &[
         "a message with content beyond ASCII was sent in quoted-printable and base64, because the server does not offer 8BITMIME: it reads \
          the same, but is not the same octet for octet",
         ""),
+    row("parted", Upstream, &[Info], "queue_id part client into route nrcpt",
+        "recipients of a delivery go on in one of their own, `into`: by another route, because theirs does not take them, or each alone, \
+         because one of them spoils the message for all",
+        ""),
     row("in-doubt", Upstream, &[Warn], "queue_id part account started",
         "the upstream server may have the message although no reply came, or an attempt was cut off by a crash; it is sent again",
         ""),
@@ -230,6 +234,7 @@ pub const FIELDS: &[Field] = &[
     field("helo", Text, "what the client calls itself"),
     field("how", Text, "how the session ended"),
     field("in_doubt", Words, "deliveries in doubt"),
+    field("into", Words, "the number of the new delivery of the message"),
     field("left", Words, "seconds for which the present token still serves"),
     field("life", Words, "seconds for which the token is good"),
     field("lifetime", Words, "seconds that a message may wait at most"),

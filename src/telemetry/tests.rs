@@ -171,6 +171,7 @@ fn tell_all() {
     let attempt = InDoubt { account: account.clone(), started: at, recipients: 1 };
     in_doubt(id, &attempt);
     held_in_doubt(id, &attempt);
+    parted(id, &delivery(id), &client);
     removed(message.id);
 
     notice_queued(message.id, message.id, &mailbox());

@@ -32,7 +32,7 @@ macro_rules! conformance {
             where_the_clocks_stand_is_kept, accounts_stay_suspended_until_they_are_resumed, what_is_held_stays_held_until_it_is_released,
             the_end_of_an_attempt_can_hold_and_tells_of_doubt, a_removed_delivery_is_gone_and_its_message_with_the_last, the_last_reply_is_that_of_the_last_attempt,
             a_listing_comes_in_pages_oldest_first, a_listing_goes_on_behind_what_has_gone, alarms_are_kept_with_the_mail_that_tells_of_them,
-            what_is_gathered_comes_with_the_settlement_and_goes_with_the_digest, a_delay_is_told_once);
+            what_is_gathered_comes_with_the_settlement_and_goes_with_the_digest, a_delay_is_told_once, recipients_part_into_deliveries_of_their_own);
     };
     ($bed:expr; $($case:ident),+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]

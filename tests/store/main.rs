@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conformance::{Bed, queued};
-use hve_relay::mail::{AccountName, Content, DeliveryId, InDoubt, Kind, Message, Priority};
-use hve_relay::smtp::{MessageDsn, RecipientDsn, ReversePath};
+use hve_relay::mail::{AccountName, Content, DeliveryId, InDoubt, Kind, Message, Priority, RouteName};
+use hve_relay::smtp::{MessageDsn, RecipientDsn, Ret, ReversePath};
 use hve_relay::store::sqlite::{OpenError, Sqlite};
-use hve_relay::store::{Incoming, Ledger, Listed, Settings, Spool};
+use hve_relay::store::{Incoming, Ledger, Listed, Parted, Settings, Settled, Settlement, Spool};
 use samples::{accept, id, is_intact, now, settled};
 
 struct SqliteBed(tempfile::TempDir);
@@ -201,7 +201,7 @@ async fn a_queue_of_version_1_is_brought_up_whole() {
     assert_eq!(queued(&spool).await.len(), 6);
     // And what is brought up is a queue like any other.
     let delivery = DeliveryId { message: id(3), part: 1 };
-    assert_eq!(spool.settle(settled(delivery, &[1, 2, 3])).await, Ok(true));
+    assert!(spool.settle(settled(delivery, &[1, 2, 3])).await.expect("settled").last);
     accept(&spool, id(7), 100, &[1]).await.expect("accepted");
     assert_eq!(queued(&spool).await.len(), 6);
 }
@@ -237,6 +237,44 @@ async fn a_queue_of_version_2_is_brought_up_whole() {
     assert!(bed.0.path().join("queue.db.v2").exists(), "kept for who goes back");
 }
 
+/// `v3.db` as version 3 left it: the held part of `v2.db`, an alarm, a notice that could not go yet, and two messages whose sender wants to hear
+/// of them.
+#[tokio::test]
+async fn a_queue_of_version_3_is_brought_up_whole() {
+    let bed = SqliteBed::new();
+    std::fs::write(bed.0.path().join("queue.db"), include_bytes!("v3.db")).expect("written");
+    for _ in 0..2 {
+        let spool = bed.open();
+        let listed = spool.list(None, 100).await.expect("listed");
+        let shown: Vec<_> = listed.iter().map(|it| (it.delivery.id.to_string(), it.delivery.recipients.len(), it.held)).collect();
+        let expected = [
+            ("0000000000001.2", 1, true),
+            ("0SCAMGJKFPM00.1", 1, false),
+            ("0SCAMGZ2KPM00.1", 2, false),
+            ("0SCAMGZ2KPM00.2", 1, false),
+            ("0SCAMGZ3QPM00.1", 1, false),
+        ];
+        assert_eq!(shown, expected.map(|(id, recipients, held)| (id.to_owned(), recipients, held)));
+        assert_eq!(
+            (listed[1].message.kind, listed[1].last_reply.as_str()),
+            (Kind::Notice, "127.0.0.1:9: Connection refused (os error 111)")
+        );
+        let asked = &listed[3];
+        assert_eq!(asked.message.dsn, MessageDsn { ret: Some(Ret::Headers), envid: Some("QQ314159".into()) });
+        let notify = "SUCCESS,DELAY".parse().ok();
+        let orcpt = "rfc822;c@fabrikam.example".parse().ok();
+        assert_eq!(asked.delivery.recipients[0].dsn, RecipientDsn { notify, orcpt });
+        assert_eq!(spool.ledger().await.expect("served").alarms.len(), 1);
+        spool.close().await;
+    }
+    let spool = bed.open();
+    let delivery: DeliveryId = "0SCAMGZ2KPM00.1".parse().expect("an id");
+    let parted = vec![Parted { ordinals: vec![1], route: RouteName::new("connector"), due: now() }];
+    let recorded = spool.settle(Settlement { parted, ..settled(delivery, &[]) }).await;
+    assert_eq!(recorded, Ok(Settled { last: false, parted: vec![Some(3)] }), "a queue like any other");
+    assert!(bed.0.path().join("queue.db.v3").exists(), "kept for who goes back");
+}
+
 #[test]
 fn a_queue_of_a_newer_version_is_refused_and_left_alone() {
     let bed = SqliteBed::new();
@@ -246,7 +284,7 @@ fn a_queue_of_a_newer_version_is_refused_and_left_alone() {
     let path = bed.0.path().join("queue.db");
     std::fs::write(&path, &newer).expect("written");
     let refusal = Sqlite::open(&bed.settings()).expect_err("newer");
-    assert!(matches!(refusal, OpenError::Version { found: 7, known: 3, .. }), "{refusal}");
+    assert!(matches!(refusal, OpenError::Version { found: 7, known: 4, .. }), "{refusal}");
     assert!(std::fs::read(&path).expect("readable") == newer);
     assert!(!path.with_extension("db.v7").exists());
 }

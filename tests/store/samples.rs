@@ -97,6 +97,7 @@ pub fn settled(delivery: DeliveryId, ordinals: &[u16]) -> Settlement {
     Settlement {
         delivery,
         settled,
+        parted: Vec::new(),
         due: now(),
         last_reply: String::new(),
         attempts: 1,

@@ -110,6 +110,35 @@ fn answer(left: Left, ordinals: &[u16]) -> Attempt {
 }
 
 #[test]
+fn recipients_that_parted_are_found_with_what_became_of_them() {
+    // Whether its acceptance was remembered or not.
+    for whole in [true, false] {
+        let case = Case::new();
+        let (message, deliveries) = case.message(DAY, "parted", &["a@contoso.com", "b@contoso.com"]);
+        let mut alone = deliveries[0].clone();
+        (alone.id.part, alone.route) = (2, RouteName::new("connector"));
+        alone.recipients.remove(0);
+        if whole {
+            case.remember(&Record::Accepted(Box::new((message.clone(), deliveries.clone()))));
+        }
+        let parted = (message.clone(), vec![alone]);
+        case.tried(&(message, deliveries), Duration::from_secs(1), vec![answer(Left::Sent, &[0]), answer(Left::Deferred, &[1])]);
+        // Twice is once.
+        case.remember(&Record::Parted(Box::new(parted.clone())));
+        case.tried(&parted, Duration::from_secs(2), vec![answer(Left::Sent, &[1])]);
+        case.remember(&Record::Parted(Box::new(parted)));
+
+        let found = case.found(|search| search.what = What::read("b@contoso.com"));
+        let Story { message, chapters } = &found.stories[0];
+        let parts: Vec<_> = message.deliveries.iter().map(|it| (it.part, it.route.as_str(), it.recipients.clone())).collect();
+        let (a, b) = (Some("a@contoso.com".to_owned()), Some("b@contoso.com".to_owned()));
+        assert_eq!(parts, [(1, "hve", vec![a, b.clone()]), (2, "connector", vec![None, b])], "{whole}");
+        let ends: Vec<_> = chapters.iter().map(|chapter| (chapter.part, chapter.answer.left)).collect();
+        assert_eq!(ends, [(1, Left::Sent), (1, Left::Deferred), (2, Left::Sent)], "{whole}");
+    }
+}
+
+#[test]
 fn a_message_is_found_by_whatever_somebody_has_of_it() {
     let case = Case::new();
     let (wanted, _) = case.accepted(DAY * 3, "Re: Monthly report scan-2026.pdf", &["You@contoso.com", "me@contoso.com"]);

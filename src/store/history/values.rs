@@ -14,6 +14,8 @@ pub enum Record {
     Accepted(Box<(Message, Vec<Delivery>)>),
     /// An attempt ended, or something else that settled recipients.
     Ended(Box<Tried>),
+    /// Recipients of a message go on in these deliveries, which it did not have when it was accepted.
+    Parted(Box<(Message, Vec<Delivery>)>),
     /// An attempt was found whose end nobody knows.
     InDoubt {
         /// Of which delivery.
@@ -143,7 +145,7 @@ pub struct Past {
     pub size: u64,
     /// Its priority.
     pub priority: String,
-    /// Its deliveries as they were accepted.
+    /// Its deliveries as they were accepted, and those that recipients parted into.
     pub deliveries: Vec<PastDelivery>,
 }
 

@@ -165,10 +165,15 @@ pub(super) fn remember(connection: &Connection, record: &Record) -> Result<()> {
             let (message, deliveries) = &**accepted;
             accept(connection, message, deliveries, true).map(drop)
         }
+        Record::Parted(parted) => {
+            let (message, deliveries) = &**parted;
+            accept(connection, message, deliveries, false)?;
+            deliveries.iter().try_for_each(|delivery| add(connection, message.id, delivery))
+        }
         Record::Ended(tried) => {
             let Tried { message, delivery, account, relay, sender, started, ended, answers } = &**tried;
-            if !accept(connection, message, std::slice::from_ref(delivery), false)? {
-                complete(connection, message.id, delivery)?;
+            if !accept(connection, message, std::slice::from_ref(delivery), false)? && !is_whole(connection, message.id)? {
+                add(connection, message.id, delivery)?;
             }
             for (n, answer) in answers.iter().enumerate() {
                 let Attempt { left, status, step, reply, ordinals, due } = answer;
@@ -243,9 +248,14 @@ fn accept(connection: &Connection, message: &Message, deliveries: &[Delivery], w
     Ok(true)
 }
 
-/// Adds a delivery to a message whose acceptance was not remembered.
-fn complete(connection: &Connection, id: QueueId, delivery: &Delivery) -> Result<()> {
-    let select = "SELECT deliveries FROM message WHERE id = ?1 AND whole = 0";
+/// Whether all deliveries of a message are known.
+fn is_whole(connection: &Connection, id: QueueId) -> Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND whole = 1")?.exists([id.number()])
+}
+
+/// Adds a delivery to a message that does not have it.
+fn add(connection: &Connection, id: QueueId, delivery: &Delivery) -> Result<()> {
+    let select = "SELECT deliveries FROM message WHERE id = ?1";
     let found: Option<String> = connection.prepare_cached(select)?.query_row([id.number()], |row| row.get(0)).optional()?;
     let Some(mut deliveries) = found.map(|text| super::search::deliveries(&text)) else { return Ok(()) };
     if deliveries.iter().any(|known| known.part == delivery.id.part) {

@@ -46,7 +46,8 @@ use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
 use super::{
-    AlarmRow, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settlement, Spool, Start, Started, StoreError, Suspended, Telling,
+    AlarmRow, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settled, Settlement, Spool, Start, Started, StoreError, Suspended,
+    Telling,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Gathered, Message, QueueId, Queued};
@@ -209,16 +210,6 @@ impl Sqlite {
         answered.await.map_err(|_| gone())?
     }
 
-    /// Submits what may make a message leave; returns whether it did.
-    async fn submit_leaving(&self, operation: Operation) -> Result<bool, StoreError> {
-        let Done::Removed(file) = self.submit(operation).await? else { return Ok(false) };
-        if let Some(file) = file {
-            // The file goes even if the runtime is ending, and if it did not, the next start would sweep it.
-            let _ = tokio::task::spawn_blocking(move || drop(file)).await;
-        }
-        Ok(true)
-    }
-
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection, &Place) -> rusqlite::Result<T> + Send + 'static,
@@ -320,8 +311,12 @@ impl Spool for Sqlite {
         self.read(move |connection, place| read::job(connection, place, delivery)).await
     }
 
-    async fn settle(&self, settlement: Settlement) -> Result<bool, StoreError> {
-        self.submit_leaving(Operation::Settle(settlement)).await
+    async fn settle(&self, settlement: Settlement) -> Result<Settled, StoreError> {
+        let nobody = vec![None; settlement.parted.len()];
+        match self.submit(Operation::Settle(settlement)).await? {
+            Done::Parted(parted) => Ok(Settled { last: false, parted }),
+            done => Ok(Settled { last: left(done).await, parted: nobody }),
+        }
     }
 
     async fn ledger(&self) -> Result<Ledger, StoreError> {
@@ -366,7 +361,7 @@ impl Spool for Sqlite {
     }
 
     async fn remove(&self, delivery: DeliveryId) -> Result<bool, StoreError> {
-        self.submit_leaving(Operation::Remove(delivery)).await
+        Ok(left(self.submit(Operation::Remove(delivery)).await?).await)
     }
 
     async fn list(&self, after: Option<DeliveryId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
@@ -382,6 +377,16 @@ impl Drop for Sqlite {
             let _ = writer.join();
         }
     }
+}
+
+/// Whether a message has left the queue. Its content's file is gone then.
+async fn left(done: Done) -> bool {
+    let Done::Removed(file) = done else { return false };
+    if let Some(file) = file {
+        // The file goes even if the runtime is ending, and if it did not, the next start would sweep it.
+        let _ = tokio::task::spawn_blocking(move || drop(file)).await;
+    }
+    true
 }
 
 /// Runs what blocks on a thread that may be blocked.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Delivery, DeliveryId, Gathered, Kind, Message, QueueId, Recipient, Reported};
 use crate::smtp::Mailbox;
-use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Settlement, Start, Suspended, Telling};
+use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Parted, Settlement, Start, Suspended, Telling};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +88,7 @@ pub(super) fn start(connection: &Connection, Start { delivery, account, recipien
 
 /// Writes the end of an attempt, and what is told of it. Does nothing if the delivery is not there: it was settled
 /// before, or removed.
-pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<Left> {
+pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result<(Left, Vec<Option<u16>>)> {
     let Settlement { delivery: DeliveryId { message, part }, due, attempts, last_reply, hold, in_doubt, .. } = settlement;
     let id = message.number();
     let updated = connection
@@ -99,17 +99,43 @@ pub(super) fn settle(connection: &Connection, settlement: &Settlement) -> Result
         )?
         .execute(params![id, part, due.as_millis(), attempts, last_reply, hold, in_doubt])?;
     if updated == 0 {
-        return Ok(Left::Message);
+        return Ok((Left::Message, vec![None; settlement.parted.len()]));
     }
     let mut delete_recipient = connection.prepare_cached("DELETE FROM recipient WHERE message = ?1 AND part = ?2 AND ordinal = ?3")?;
     for ordinal in &settlement.settled {
         delete_recipient.execute(params![id, part, ordinal])?;
     }
+    let parted = settlement.parted.iter().map(|parted| part_from(connection, settlement.delivery, parted)).collect::<Result<_>>()?;
     tell(connection, &settlement.telling)?;
     if connection.prepare_cached("SELECT 1 FROM recipient WHERE message = ?1 AND part = ?2")?.exists(params![id, part])? {
-        return Ok(Left::Message);
+        return Ok((Left::Message, parted));
     }
-    remove(connection, settlement.delivery)
+    remove(connection, settlement.delivery).map(|left| (left, parted))
+}
+
+/// Moves recipients that are not settled into a new delivery; returns its number, or `None` if none of them is there.
+fn part_from(connection: &Connection, DeliveryId { message, part }: DeliveryId, parted: &Parted) -> Result<Option<u16>> {
+    let (id, Parted { ordinals, route, due }) = (message.number(), parted);
+    let number: u16 = connection
+        .prepare_cached(
+            "UPDATE message SET parts = 1 + max(parts, (SELECT max(part) FROM delivery WHERE message = id)) WHERE id = ?1 RETURNING parts",
+        )?
+        .query_row([id], |row| row.get(0))?;
+    connection
+        .prepare_cached(
+            "INSERT INTO delivery (message, part, route, class, attempts, due, last_reply, doubts, warned)
+             SELECT message, ?3, ?4, class, attempts, ?5, last_reply, doubts, warned FROM delivery WHERE message = ?1 AND part = ?2",
+        )?
+        .execute(params![id, part, number, route.as_str(), due.as_millis()])?;
+    let mut moved = 0;
+    let mut update = connection.prepare_cached("UPDATE recipient SET part = ?3 WHERE message = ?1 AND part = ?2 AND ordinal = ?4")?;
+    for ordinal in ordinals {
+        moved += update.execute(params![id, part, number, ordinal])?;
+    }
+    if moved == 0 {
+        connection.prepare_cached("DELETE FROM delivery WHERE message = ?1 AND part = ?2")?.execute(params![id, number])?;
+    }
+    Ok((moved > 0).then_some(number))
 }
 
 /// Marks that a delivery's delay was told, and writes what is told. False if it is not there, or was marked before.

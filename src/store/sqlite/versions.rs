@@ -6,7 +6,7 @@
 use rusqlite::{Connection, Result, TransactionBehavior};
 
 /// What each version adds to the one before; the first makes a database out of nothing. Their number is the version of this program.
-const STEPS: [fn() -> String; 3] = [version_1, version_2, version_3];
+const STEPS: [fn() -> String; 4] = [version_1, version_2, version_3, version_4];
 
 /// The version that [`bring_up`] ends with.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -188,6 +188,15 @@ CREATE TABLE alarm (
     cleared INTEGER,           -- none: it is still so
     told    INTEGER NOT NULL   -- the operators know that it was raised
 ) STRICT, WITHOUT ROWID;
+"
+    .into()
+}
+
+/// The numbers of deliveries that recipients part into.
+fn version_4() -> String {
+    "
+-- The highest number that a delivery of it got when recipients parted from theirs; 0: none did. It is never given again.
+ALTER TABLE message ADD COLUMN parts INTEGER NOT NULL DEFAULT 0;
 "
     .into()
 }

@@ -69,6 +69,8 @@ pub(super) enum Done {
     NotThere,
     /// It is recorded; for each attempt whether its delivery was there.
     Started(Vec<bool>),
+    /// It is recorded, and these deliveries are new.
+    Parted(Vec<Option<u16>>),
     /// It is recorded, and the message has left the queue; if its content was in a file, that goes when this is dropped.
     Removed(Option<Doomed>),
 }
@@ -93,6 +95,7 @@ enum Applied {
     Recorded,
     NotThere,
     Started(Vec<bool>),
+    Parted(Vec<Option<u16>>),
     /// The message left; whether its content is in a file that is no longer needed.
     Removed {
         message: QueueId,
@@ -206,6 +209,7 @@ impl Writer {
             Applied::Recorded => Done::Recorded,
             Applied::NotThere => Done::NotThere,
             Applied::Started(there) => Done::Started(there),
+            Applied::Parted(parts) => Done::Parted(parts),
             Applied::Removed { message, in_file } => Done::Removed(in_file.then(|| Doomed::new(self.shared.place.content_of(message)))),
         };
         match request.operation {
@@ -290,7 +294,10 @@ impl Operation {
                 there.collect::<rusqlite::Result<_>>().map(Applied::Started)
             }
             Self::Settle(settlement) => {
-                statements::settle(connection, settlement).map(|left| Applied::left(settlement.delivery.message, left))
+                let (left, parted) = statements::settle(connection, settlement)?;
+                // Where somebody parted, the message is still there.
+                let parting = parted.iter().any(Option::is_some);
+                Ok(if parting { Applied::Parted(parted) } else { Applied::left(settlement.delivery.message, left) })
             }
             Self::Remove(delivery) => statements::remove(connection, *delivery).map(|left| Applied::left(delivery.message, left)),
             Self::Hold { deliveries, held } => statements::hold(connection, deliveries, *held).map(|()| Applied::Recorded),

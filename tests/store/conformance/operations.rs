@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, Action, ClientName, DeliveryId, Gathered, Reported};
+use hve_relay::mail::{AccountName, Action, ClientName, DeliveryId, Gathered, Reported, RouteName};
 use hve_relay::smtp::{EnhancedStatus, Mailbox};
-use hve_relay::store::{AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Settlement, Spool, Suspended, Telling};
+use hve_relay::store::{
+    AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Parted, Settled, Settlement, Spool, Suspended, Telling,
+};
 
 use super::{Bed, deferred, first, notice, queued, told};
 use crate::samples::{accept, id, is_intact, now, settled, start};
@@ -233,7 +235,7 @@ pub async fn a_removed_delivery_is_gone_and_its_message_with_the_last(bed: impl 
         assert_eq!(spool.remove(second).await, Ok(true), "although it is under way");
         assert_eq!(spool.remove(second).await, Ok(false));
         let late = Settlement { telling: told(notice(id(7), 10)), ..settled(second, &[0]) };
-        assert_eq!(spool.settle(late).await, Ok(false), "the end of that changes nothing");
+        assert_eq!(spool.settle(late).await, Ok(Settled::default()), "the end of that changes nothing");
     }
     assert_eq!(spool.remove(first(9)).await, Ok(false), "it was never there");
     drop(spool);
@@ -300,4 +302,54 @@ async fn listed(spool: &impl Spool, limit: usize) -> Vec<Listed> {
 fn used(account: &str, limit: &str, index: u32, amount: u32) -> BudgetRow {
     let at = Some(now() + Duration::from_secs(u64::from(amount)));
     BudgetRow { account: (!account.is_empty()).then(|| AccountName::new(account)), limit: limit.into(), index, at, amount }
+}
+
+pub async fn recipients_part_into_deliveries_of_their_own(bed: impl Bed) {
+    let spool = bed.open();
+    accept(&spool, id(1), 40_000, &[5, 1]).await.expect("accepted");
+    let part = |part| DeliveryId { message: id(1), part };
+    let parted = |ordinals: &[u16], route: &str, seconds| Parted {
+        ordinals: ordinals.to_vec(),
+        route: RouteName::new(route),
+        due: now() + Duration::from_secs(seconds),
+    };
+    start(&spool, part(1), 5, Vec::new()).await.expect("there");
+    let settlement = Settlement {
+        parted: vec![parted(&[1, 3], "connector", 0), parted(&[2], "hve", 60), parted(&[0], "connector", 0)],
+        last_reply: "550 5.5.105 not here".into(),
+        ..settled(part(1), &[0])
+    };
+    // What is settled does not part, and what had a number never gives it to another.
+    let expected = Settled { last: false, parted: vec![Some(3), Some(4), None] };
+    assert_eq!(spool.settle(settlement.clone()).await, Ok(expected));
+    assert_eq!(spool.settle(settlement).await.map(|again| again.parted), Ok(vec![None; 3]), "once");
+    spool.settle(settled(part(4), &[2])).await.expect("settled");
+    let alone = Settlement { parted: vec![parted(&[4], "hve", 0)], ..settled(part(1), &[]) };
+    assert_eq!(spool.settle(alone).await, Ok(Settled { last: false, parted: vec![Some(9)] }));
+
+    drop(spool);
+    let spool = bed.open();
+    let listed = spool.list(None, 10).await.expect("listed");
+    let shown = |it: &Listed| {
+        let ordinals: Vec<u16> = it.delivery.recipients.iter().map(|recipient| recipient.ordinal).collect();
+        (it.delivery.id.part, it.delivery.route.to_string(), ordinals, it.last_reply.clone())
+    };
+    let reply = "550 5.5.105 not here".to_owned();
+    assert_eq!(
+        listed.iter().map(shown).collect::<Vec<_>>(),
+        [
+            (2, "hve".to_owned(), vec![0], String::new()),
+            (3, "connector".to_owned(), vec![1, 3], reply),
+            (9, "hve".to_owned(), vec![4], String::new()),
+        ],
+        "the delivery that everybody has left is gone"
+    );
+    let class = listed[0].delivery.class;
+    assert!(listed[1..].iter().all(|it| it.delivery.class != class && it.delivery.attempts == 1 && !it.held));
+    let job = start(&spool, part(3), 2, Vec::new()).await.expect("there");
+    assert!(is_intact(&job) && job.delivery.recipients[1].address.as_str() == "user3@contoso.com");
+    for (number, ordinals, last) in [(2, &[0][..], false), (3, &[1, 3], false), (9, &[4], true)] {
+        assert_eq!(spool.settle(settled(part(number), ordinals)).await.map(|it| it.last), Ok(last));
+    }
+    assert_eq!(queued(&spool).await, []);
 }

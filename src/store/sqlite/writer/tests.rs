@@ -86,6 +86,7 @@ fn settle(number: i64) -> Operation {
     Operation::Settle(Settlement {
         delivery,
         settled: vec![0],
+        parted: Vec::new(),
         due,
         last_reply: String::new(),
         attempts: 1,
