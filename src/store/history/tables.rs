@@ -1,5 +1,7 @@
 //! The history's tables. They are meant to be read with `sqlite3 -readonly history.db` too. Times are milliseconds since the Unix epoch, UTC.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,6 +67,8 @@ CREATE TABLE term (
 /// If it cannot be opened, is damaged, or was written by a newer version.
 pub(super) fn open(path: &Path) -> std::result::Result<Connection, OpenError> {
     let failed = |source| OpenError::Database { path: path.to_owned(), source };
+    // Whose mail it was is nobody else's business; SQLite gives the log the mode of the database. Where there can be no file, it will say why.
+    let _ = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     let mut connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
     if !(0..=VERSION).contains(&found) {

@@ -1,5 +1,6 @@
 //! The history from outside: what goes in comes out, is found by what people have of it, goes in time, and never stops mail.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -314,6 +315,15 @@ async fn trouble_is_told_and_keeps_nobody_waiting() {
     }
     let trouble = heard.recv_timeout(Duration::from_secs(60)).expect("told");
     assert!(trouble.records > 0 && trouble.why.contains("free_space_reserve"), "{trouble:?}");
+}
+
+#[test]
+fn nobody_else_can_read_it() {
+    let case = Case::new();
+    for name in ["history.db", "history.db-wal", "history.db-shm"] {
+        let mode = std::fs::metadata(case.temp.path().join(name)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]
