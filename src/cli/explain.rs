@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{EX_USAGE, show};
-use crate::config::Config;
+use crate::config::{Config, Examined};
 use crate::mail::Class;
 use crate::reply::{
     self, Action, Catalogue, Cause, Disposition, End, Entry, Judgement, Pause, PauseLength, Report, Rest, Scope, Step, Trouble,
@@ -42,9 +42,9 @@ pub(super) fn run(Arguments { reply, step, config }: &Arguments) -> ExitCode {
         );
         return ExitCode::from(EX_USAGE);
     };
-    let (catalogue, settings) = match config.as_deref().map(Config::load) {
+    let (catalogue, settings) = match config.as_deref().map(Config::examine) {
         None => (Catalogue::builtin().clone(), Settings::default()),
-        Some(Ok((config, _))) => (Catalogue::extended(config.replies), config.schedule),
+        Some(Ok(Examined { config, .. })) => (Catalogue::extended(config.replies), config.schedule),
         Some(Err(problems)) => {
             eprintln!("{problems}");
             return ExitCode::from(problems.exit_status());

@@ -3,7 +3,7 @@
 
 mod accounts;
 mod certificate;
-pub mod check;
+mod check;
 mod clients;
 mod control;
 mod demo;
@@ -21,6 +21,7 @@ mod show;
 mod sim;
 mod status;
 mod trace;
+mod version;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +32,7 @@ use crate::telemetry::Format;
 
 /// An SMTP relay for devices and applications in front of Microsoft 365 High Volume Email.
 #[derive(Debug, Parser)]
-#[command(name = "hve-relay", version, about, max_term_width = 100)]
+#[command(name = "hve-relay", version, long_version = version::facts(), about, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -49,11 +50,7 @@ enum Command {
         log: Option<Format>,
     },
     /// Check a configuration: all its problems at once, each with what to write instead. Exit status 78 if there are any.
-    Check {
-        /// The configuration.
-        #[arg(long, value_name = "FILE", default_value = CONFIG)]
-        config: PathBuf,
-    },
+    Check(check::Arguments),
     /// Look at everything that a relay needs: configuration, disk, clock, listeners, servers, certificates, logins and tokens. Sends nothing.
     ///
     /// Exit status 0: all is well; 1: there are warnings; 2: something fails. Each finding says what to do.
@@ -135,7 +132,7 @@ pub fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Run { config, log } => run::run(&config, log),
-        Command::Check { config } => check::run(&config),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::SendTest(arguments) => send_test::run(&arguments),
         Command::Status(arguments) => status::run(arguments),
@@ -177,6 +174,7 @@ mod tests {
             "queue retry --client erp",
             "queue remove --reason held --yes --config /x",
             "status --json --socket /run/x",
+            "check --effective --config /etc/hve-relay/hve-relay.toml",
             "password",
             "certificate --name relay.contoso.com --name 10.20.0.5 --out /etc/hve-relay --days 365",
             "doctor --config /x --account hve01@contoso.com --account hve02@contoso.com --timeout 5s --json",

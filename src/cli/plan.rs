@@ -67,8 +67,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Prints the plan. Exit status 0, 64 (wrong usage), or that of a configuration that cannot be used.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let (config, warnings) = match Config::load(&arguments.config) {
-        Ok(loaded) => loaded,
+    let (config, warnings) = match Config::examine(&arguments.config) {
+        Ok(examined) => (examined.config, examined.warnings),
         Err(problems) => {
             let _ = writeln!(io::stderr(), "{problems}");
             return ExitCode::from(problems.exit_status());

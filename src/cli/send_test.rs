@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn send(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (config, _) = Config::load(arguments.contact.config()).map_err(Failure::Config)?;
+    let config = Config::examine(arguments.contact.config()).map_err(Failure::Config)?.config;
     let named = |account: &Mailbox| config.schedule.accounts.iter().any(|known| known.name.as_str().eq_ignore_ascii_case(account.as_str()));
     if let Some(account) = arguments.account.as_ref().filter(|account| !named(account)) {
         let known: Vec<&str> = config.schedule.accounts.iter().map(|known| known.name.as_str()).collect();

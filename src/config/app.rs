@@ -66,6 +66,7 @@ pub(super) fn apps(document: &Document<'_>, findings: &Findings<'_>, schedule: &
 fn app(section: &Section<'_>, findings: &Findings<'_>, name: &str, schedule: &schedule::Settings, timeouts: &Timeouts) -> Option<App> {
     let client_id = section.need("client_id", value::word, "client_id = \"00000000-0000-0000-0000-000000000000\", as Entra shows it");
     let token_url = token_url(section, findings);
+    section.note("scope", SCOPE, "default");
     let scope = section.get("scope", value::word).map_or_else(|| SCOPE.to_owned(), |scope| scope.value);
     let renew_before = section.or("renew_before", value::duration(Duration::from_secs(1)..=Duration::from_secs(3_600)), RENEW_BEFORE);
     let tls_ca_file = section.get("tls_ca_file", value::path);

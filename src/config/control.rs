@@ -13,6 +13,7 @@ const LONGEST: usize = 100;
 /// The socket's path, by default in the data directory.
 pub(super) fn socket(document: &Document<'_>, findings: &Findings<'_>, data_dir: &Path) -> PathBuf {
     let top = document.top();
+    top.note("control_socket", data_dir.join("control.sock"), "default, in data_dir");
     let (path, place) = match top.get("control_socket", value::path) {
         Some(At { value, place }) => (value, place),
         None => (data_dir.join("control.sock"), top.place_of("data_dir")),

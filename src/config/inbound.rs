@@ -52,7 +52,8 @@ pub(super) fn tenant(document: &Document<'_>, findings: &Findings<'_>) -> Tenant
             accepted_domains.push(value);
         }
     }
-    let reserve = section.or("reserve", value::percentage(0..=90), 0);
+    section.note("reserve", "0%", "default");
+    let reserve = section.get("reserve", value::percentage(0..=90)).map_or(0, |share| share.value);
     Tenant { profile, accepted_domains, reserve }
 }
 
@@ -97,6 +98,8 @@ pub(super) fn clients(
         let route = own_route(&section, findings, default.name.as_str(), routes);
         clients.intake.push(permissions(&section, findings, message_size, intake::ClientSettings { route, ..default }));
         let default = schedule::ClientSettings::new(own);
+        section.note("weight", default.weight, "default");
+        section.same_as("in_doubt", "queue.in_doubt");
         clients.schedule.push(schedule::ClientSettings {
             weight: section.get("weight", value::number(1..=1_000)).map_or(default.weight, |weight| weight.value as u32),
             accounts: permitted(&section, findings, accounts, routes),
@@ -124,6 +127,7 @@ fn permissions(
         let most = section.or(key, value::or_none(value::number(1..=u64::from(intake::MOST_PER_MINUTE))), None)?;
         u32::try_from(most).ok().and_then(NonZeroU32::new)
     };
+    section.same_as("message_size", "limits.message_size");
     let size = section.get("message_size", value::size(64 << 10..=1 << 30));
     if let Some(At { value, place }) = size.as_ref().filter(|size| size.value > message_size) {
         let found = format!("{value} octets are more than everybody's limit, {message_size}");
@@ -265,6 +269,7 @@ pub(super) fn session(document: &Document<'_>, findings: &Findings<'_>, routes: 
             "lower it, or add a [[route]] with a larger message_size: until then mail above that is refused",
         );
     }
+    limits.note("message_size", largest, "the largest that a route takes");
     let wait = || value::duration(Duration::from_secs(1)..=Duration::from_secs(86_400));
     session::Settings {
         hostname: hostname(document, findings, &default.hostname),
@@ -303,6 +308,7 @@ pub(super) fn sessions(document: &Document<'_>, findings: &Findings<'_>) -> (usi
             "lower it, or raise limits.sessions",
         );
     }
+    limits.note("sessions_per_address", 100.min(total), "default");
     (total, each.map_or(100.min(total), |each| each.value))
 }
 
@@ -320,6 +326,7 @@ fn hostname(document: &Document<'_>, findings: &Findings<'_>, last_resort: &str)
             }
         }
     };
+    top.note("hostname", &name, "the machine's name");
     if !name.contains('.') {
         let hint = format!("write hostname = \"{name}.contoso.com\", with your domain: some servers mistrust names without one");
         findings.warning(&place, format!("the relay calls itself {name:?}"), hint);

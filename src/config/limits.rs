@@ -17,6 +17,16 @@ use crate::{
 
 const UNITS: &[(&str, Unit)] = &[("messages", Unit::Messages), ("recipients", Unit::Recipients)];
 
+/// What an account, a route and the tables of limits have in common.
+const AMOUNTS: &[&str] = &[
+    "recipients_per_day",
+    "external_recipients_per_day",
+    "external_per_minute",
+    "external_per_minute_unit",
+    "messages_per_minute",
+    "minimum_pause",
+];
+
 /// Far beyond what any service allows, and small enough that sums of it stay exact.
 const MOST: u64 = 1_000_000_000;
 
@@ -25,11 +35,13 @@ const MOST: u64 = 1_000_000_000;
 pub(super) struct Written {
     pub limits: Limits,
     unit: Unit,
+    /// The table whose keys say so; none: what is known of the service.
+    table: Option<String>,
 }
 
 impl From<&Limits> for Written {
     fn from(limits: &Limits) -> Self {
-        Self { limits: limits.clone(), unit: limits.external_per_minute.map_or(Unit::Messages, |(_, unit)| unit) }
+        Self { limits: limits.clone(), unit: limits.external_per_minute.map_or(Unit::Messages, |(_, unit)| unit), table: None }
     }
 }
 
@@ -70,6 +82,8 @@ fn table(section: &Section<'_>, findings: &Findings<'_>, profile: &Profile, allo
     let limited = allowed.external_per_minute.map(|(most, _)| most).or(allowed.messages_per_minute).is_some();
     let minute = section.get("minute", value::duration(Duration::from_millis(100)..=Duration::from_secs(3_600)));
     warn_of_shorter(minute.as_ref(), allowed.minute, limited, findings, profile);
+    section.note("day", allowed.day, profile.name);
+    section.note("minute", allowed.minute, profile.name);
     let place = minute.as_ref().or(day.as_ref()).map(|written| written.place.clone());
     let limits = &mut written.limits;
     limits.day = day.map_or(allowed.day, |day| day.value);
@@ -111,7 +125,26 @@ fn amounts(section: &Section<'_>, findings: &Findings<'_>, whose: &str, default:
         day: usual.day,
         minute: usual.minute,
     };
-    Written { limits, unit }
+    // Behind the reading of the values, which notes defaults of its own.
+    note_defaults(section, default, whose);
+    Written { limits, unit, table: Some(section.place().key.clone()) }
+}
+
+/// What those of the keys mean that were not written.
+fn note_defaults(section: &Section<'_>, default: &Written, whose: &str) {
+    let Written { limits, unit, table } = default;
+    if let Some(table) = table {
+        for key in AMOUNTS {
+            section.same_as(key, format!("{table}.{key}"));
+        }
+        return;
+    }
+    section.note("recipients_per_day", limits.recipients_per_day, whose);
+    section.note("external_recipients_per_day", limits.external_recipients_per_day, whose);
+    section.note("external_per_minute", limits.external_per_minute.map(|(most, _)| most), whose);
+    section.note("external_per_minute_unit", UNITS.iter().find(|(_, known)| known == unit).map_or("", |(word, _)| word), whose);
+    section.note("messages_per_minute", limits.messages_per_minute, whose);
+    section.note("minimum_pause", limits.minimum_pause, whose);
 }
 
 fn warn_of_more(written: At<String>, allowed: u32, findings: &Findings<'_>, whose: &str) {

@@ -88,6 +88,7 @@ fn certificate(section: &Section<'_>, findings: &Findings<'_>, tls: Tls) -> Opti
     }
     let chain = section.need("certificate_file", value::path, HINT);
     let key = section.get("key_file", value::path);
+    section.same_as("key_file", section.place_of("certificate_file").key);
     if key.is_none() && section.has("key_file") {
         return None;
     }

@@ -11,6 +11,7 @@
 
 mod app;
 mod control;
+mod effective;
 mod history;
 mod inbound;
 mod include;
@@ -27,6 +28,7 @@ mod routes;
 mod schema;
 mod sender;
 mod summary;
+mod unreached;
 mod user;
 mod value;
 
@@ -56,7 +58,7 @@ use crate::{
     tls::{self, Opportunistic, TlsError},
     upstream::{Endpoint, PoolSettings, Security, Timeouts, oauth::App},
 };
-use problem::Findings;
+use problem::{Findings, Reader};
 use reader::Document;
 
 /// Everything that was configured.
@@ -133,6 +135,19 @@ impl Proof {
     }
 }
 
+/// A configuration that a person looks at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examined {
+    /// What it means. Accounts whose password is a credential of systemd have no login here.
+    pub config: Config,
+    /// What is probably not meant.
+    pub warnings: Vec<Warning>,
+    /// The whole of it, what was not written included, each value with where it comes from; secrets are `(hidden)`.
+    pub effective: String,
+    /// The files that it names, each with where it does so (`FILE:LINE`).
+    pub files: Vec<(String, PathBuf)>,
+}
+
 /// How upstream connections are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Upstream {
@@ -149,6 +164,16 @@ impl Config {
     /// All problems of the file at once, or that it could not be read.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Problems> {
         Self::from_str(&include::text_of(path)?, path)
+    }
+
+    /// Reads a configuration file, and the files that it names, for a look at it. Credentials that systemd gives to the relay alone need not be
+    /// there.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn examine(path: &Path) -> Result<Examined, Problems> {
+        let (config, warnings, (effective, files)) = read(&include::text_of(path)?, path, Reader::Person, effective::print)?;
+        Ok(Examined { config, warnings, effective, files })
     }
 
     /// The `control_socket` of a configuration file, whatever else it says, and without reading the files that it names or includes: an operator
@@ -182,23 +207,7 @@ impl Config {
     /// # Errors
     /// All problems of the text at once.
     pub fn from_str(text: &str, path: &Path) -> Result<(Self, Vec<Warning>), Problems> {
-        let findings = Findings::new(text, path);
-        let (table, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            // What the parser made of the rest of the text would only confuse.
-            reader::report_syntax(text, 0, errors, &findings);
-            return Err(findings.problems());
-        }
-        let included = include::read(table.get_ref(), path, &findings);
-        let mut table = table.into_inner();
-        include::merge(&mut table, &included, path, &findings);
-        if findings.has_problems() {
-            // Nor would what a file that is not there is said to lack.
-            return Err(findings.problems());
-        }
-        let config = resolve(&Document::new(&table, &findings), &findings);
-        let warnings = findings.finish()?;
-        Ok((config, warnings))
+        read(text, path, Reader::Relay, |_, _| ()).map(|(config, warnings, ())| (config, warnings))
     }
 
     /// The server of a route, ready to be connected to.
@@ -230,6 +239,33 @@ impl Config {
     }
 }
 
+/// From the text to what it means, and what is to be made of both besides.
+fn read<R>(
+    text: &str,
+    path: &Path,
+    reader: Reader,
+    besides: impl FnOnce(&Document<'_>, &Findings<'_>) -> R,
+) -> Result<(Config, Vec<Warning>, R), Problems> {
+    let findings = Findings::of(text, path, reader);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What the parser made of the rest of the text would only confuse.
+        reader::report_syntax(text, 0, errors, &findings);
+        return Err(findings.problems());
+    }
+    let included = include::read(table.get_ref(), path, &findings);
+    let mut table = table.into_inner();
+    include::merge(&mut table, &included, path, &findings);
+    if findings.has_problems() {
+        // Nor would what a file that is not there is said to lack.
+        return Err(findings.problems());
+    }
+    let document = Document::new(&table, &findings);
+    let config = resolve(&document, &findings);
+    let besides = besides(&document, &findings);
+    Ok((config, findings.finish()?, besides))
+}
+
 /// What the text means. Where a problem was reported, the value is a stand-in, and the whole is not used.
 fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let data_dir = outbound::data_dir(document, findings);
@@ -244,11 +280,13 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let mut apps = app::apps(document, findings, &schedule, &upstream.timeouts);
     let accounts = outbound::accounts(document, findings, &tenant, &routes, &mut apps);
     routes.retain(|draft| draft.is_written() || accounts.settings.iter().any(|account| account.route == draft.route.name));
+    routes::note_implied(document, &routes);
     let tenant_limits = limits::of_the_tenant(document, findings, tenant.profile);
     let clients = inbound::clients(document, findings, session.message_size, &accounts, &routes);
     let client_names = inbound::client_names(&clients);
     let users = user::users(document, findings, &client_names);
     listener::check_clients(document, findings, &client_names, !users.is_empty() || document.has("user"));
+    unreached::report(document, findings, &listeners, &clients.intake);
     inbound::check_reserve(
         document,
         findings,

@@ -59,6 +59,7 @@ pub(super) fn of_clients(
     clients: &mut [ClientSettings],
 ) {
     for (section, client) in document.many("client").iter().zip(clients) {
+        section.note("notify", "author", "default");
         let Some(At { value: form, .. }) = section.get("notify", form) else { continue };
         client.notify = match form {
             Form::Author => Readers::Author,

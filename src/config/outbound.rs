@@ -66,6 +66,10 @@ pub(super) fn accounts(document: &Document<'_>, findings: &Findings<'_>, tenant:
         // Of an account on no route the values are looked at all the same.
         let (service, limits) = draft.map_or((&hve, &every), |draft| (&draft.service, &draft.limits));
         let connections = section.or("connections", value::count(1..=1_000), draft.map_or(hve.connections, |draft| draft.connections));
+        if let Some(draft) = draft {
+            section.same_as("connections", format!("{}.connections", draft.table));
+            section.note("route", draft.route.name.as_str(), "default");
+        }
         let limits = limits::of_an_account(section, findings, service, limits);
         let Some(At { value: address, place }) = address else {
             accounts.unknown = true;
@@ -115,6 +119,7 @@ pub(super) fn upstream(document: &Document<'_>) -> Upstream {
     let section = document.one("upstream");
     let default = Upstream::default();
     let wait = || value::duration(Duration::from_millis(100)..=Duration::from_secs(3_600));
+    section.note("messages_per_connection", default.pool.transactions, "default");
     Upstream {
         timeouts: Timeouts {
             connect: section.or("connect", wait(), default.timeouts.connect),

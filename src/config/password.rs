@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use toml::de::DeValue;
 use zeroize::Zeroizing;
 
-use super::problem::{At, Findings};
+use super::problem::{At, Findings, Reader};
 use super::reader::Section;
 use super::value::Wrong;
 use crate::{
@@ -51,6 +51,14 @@ pub(super) const CLIENT_SECRET: Kind = Kind {
 /// Where the secret of a table is, and the secret that is there now, unless there is a problem with it.
 pub(super) fn read(section: &Section<'_>, findings: &Findings<'_>, kind: Kind) -> Option<(SecretPlace, Secret)> {
     let [file, credential, variable] = kind.keys;
+    // Who looks at the configuration has no credentials of systemd; the name is all that can be looked at.
+    if findings.reader() == Reader::Person && section.has(credential) && env::var_os("CREDENTIALS_DIRECTORY").is_none() {
+        if let Some(At { place, .. }) = section.get(credential, |value: &DeValue<'_>| kind.name(value)) {
+            let found = "is a credential of systemd, which only the service itself can look at";
+            findings.warning(&place, found, "make sure that its unit has LoadCredential= with this name");
+        }
+        return None;
+    }
     let places = [
         section.get(file, |value: &DeValue<'_>| kind.path(value).map(SecretPlace::File)),
         section.get(credential, |value: &DeValue<'_>| kind.credential(value).map(SecretPlace::File)),

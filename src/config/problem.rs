@@ -4,8 +4,11 @@
 //! one leaves it out. [`Findings`] gathers problems and warnings while the file is read, so that one run shows all of them in the file's order.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use super::effective::Meaning;
 
 /// One thing that keeps a configuration from being used. Prints as `FILE:LINE: KEY: FOUND: HINT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +128,15 @@ struct Included {
     start: usize,
 }
 
+/// For whom a configuration is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// A relay that is to run by it.
+    Relay,
+    /// Somebody who looks at it, without the credentials that systemd gives to the relay alone.
+    Person,
+}
+
 /// The problems and warnings so far. It is written to from wherever a value is read, hence the cells.
 pub(super) struct Findings<'t> {
     file: &'t Path,
@@ -132,11 +144,47 @@ pub(super) struct Findings<'t> {
     included: RefCell<Vec<Included>>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Warning>>,
+    /// What keys mean that were not written, by key.
+    defaults: RefCell<BTreeMap<String, Meaning>>,
+    reader: Reader,
 }
 
 impl<'t> Findings<'t> {
     pub fn new(text: &'t str, file: &'t Path) -> Self {
-        Self { file, text, included: RefCell::default(), problems: RefCell::default(), warnings: RefCell::default() }
+        Self::of(text, file, Reader::Relay)
+    }
+
+    pub fn of(text: &'t str, file: &'t Path, reader: Reader) -> Self {
+        Self {
+            file,
+            text,
+            included: RefCell::default(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            defaults: RefCell::default(),
+            reader,
+        }
+    }
+
+    /// For whom all this is.
+    pub fn reader(&self) -> Reader {
+        self.reader
+    }
+
+    /// Notes what a key means that was not written.
+    pub fn default(&self, key: String, meaning: Meaning) {
+        self.defaults.borrow_mut().insert(key, meaning);
+    }
+
+    /// What was noted of a key.
+    pub fn default_of(&self, key: &str) -> Option<Meaning> {
+        self.defaults.borrow().get(key).cloned()
+    }
+
+    /// `FILE:LINE`
+    pub fn shown(&self, place: &Place) -> String {
+        let (file, line, _) = self.position(place.offset);
+        format!("{}:{line}", file.display())
     }
 
     /// Continues the configuration with a file that it includes; returns the offset at which its text begins.

@@ -8,14 +8,32 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
+use super::effective::{Meaning, Shown};
 use super::problem::{At, Findings, Place};
 use super::schema::{self, Form, SCHEMA, Table};
 use super::value::Wrong;
 
 /// Turns a TOML value into what it means.
-pub(super) trait Read<T>: Fn(&DeValue<'_>) -> Result<T, Wrong> {}
+pub(super) trait Read<T> {
+    fn read(&self, value: &DeValue<'_>) -> Result<T, Wrong>;
+}
 
-impl<T, F: Fn(&DeValue<'_>) -> Result<T, Wrong>> Read<T> for F {}
+impl<T, F: Fn(&DeValue<'_>) -> Result<T, Wrong>> Read<T> for F {
+    fn read(&self, value: &DeValue<'_>) -> Result<T, Wrong> {
+        self(value)
+    }
+}
+
+/// Turns what a value means into how it is written.
+pub(super) trait Show<T> {
+    fn show(&self, value: &T) -> String;
+}
+
+impl<T: Shown, F: Fn(&DeValue<'_>) -> Result<T, Wrong>> Show<T> for F {
+    fn show(&self, value: &T) -> String {
+        value.shown()
+    }
+}
 
 /// The parsed file.
 pub(super) struct Document<'t> {
@@ -103,6 +121,17 @@ impl<'t> Document<'t> {
         found.into_iter().map(|(key, offset, entries)| self.section(name, Place { key, offset }, Some(entries))).collect()
     }
 
+    /// A table that stands for one that need not be written.
+    pub fn unwritten(&self, name: &'static str) -> Section<'t> {
+        self.section(name, Place { key: implied(name), offset: 0 }, None)
+    }
+
+    /// The same, if anything was noted of it.
+    pub fn implied(&self, name: &'static str) -> Option<Section<'t>> {
+        let section = self.unwritten(name);
+        section.schema.keys.iter().any(|key| self.findings.default_of(&section.place_of(key).key).is_some()).then_some(section)
+    }
+
     /// The tables of a name of which there must be at least one.
     pub fn at_least_one(&self, name: &'static str, hint: &str) -> Vec<Section<'t>> {
         let value = self.table.get(name);
@@ -120,7 +149,30 @@ impl<'t> Document<'t> {
     }
 }
 
+/// What the place of a table ends in that need not be written, beside `route[0]` and so on.
+pub(super) const UNWRITTEN: &str = "[-]";
+
+/// The place of a table that need not be written.
+pub(super) fn implied(name: &str) -> String {
+    format!("{name}{UNWRITTEN}")
+}
+
 impl<'t> Section<'t> {
+    /// Its keys, written or not.
+    pub fn keys(&self) -> &'static [&'static str] {
+        self.schema.keys
+    }
+
+    /// As its header is written; none at the top of the file.
+    pub fn header(&self) -> Option<String> {
+        (self.schema.form != Form::Top).then(|| self.schema.header())
+    }
+
+    /// What was written.
+    pub fn value(&self, key: &str) -> Option<&'t DeValue<'t>> {
+        self.written(key).map(Spanned::get_ref)
+    }
+
     /// Where it stands.
     pub fn place(&self) -> &Place {
         &self.place
@@ -145,8 +197,24 @@ impl<'t> Section<'t> {
     }
 
     /// A key with a default.
-    pub fn or<T>(&self, key: &str, read: impl Read<T>, default: T) -> T {
+    pub fn or<T>(&self, key: &str, read: impl Read<T> + Show<T>, default: T) -> T {
+        self.or_from(key, read, default, "default")
+    }
+
+    /// A key with a default, and where that comes from.
+    pub fn or_from<T>(&self, key: &str, read: impl Read<T> + Show<T>, default: T, origin: &str) -> T {
+        self.findings.default(self.place_of(key).key, Meaning::Value(read.show(&default), origin.to_owned()));
         self.get(key, read).map_or(default, |found| found.value)
+    }
+
+    /// Notes what a key means if it was not written, and where that comes from.
+    pub fn note(&self, key: &str, value: impl Shown, origin: &str) {
+        self.findings.default(self.place_of(key).key, Meaning::Value(value.shown(), origin.to_owned()));
+    }
+
+    /// Notes that a key means, if it was not written, what another one does.
+    pub fn same_as(&self, key: &str, other: impl Into<String>) {
+        self.findings.default(self.place_of(key).key, Meaning::As(other.into()));
     }
 
     /// A key that must be there; the hint shows how it is written.
@@ -203,7 +271,7 @@ impl<'t> Section<'t> {
     }
 
     fn read<T>(&self, value: &Spanned<DeValue<'_>>, place: Place, read: &impl Read<T>) -> Option<At<T>> {
-        match read(value.get_ref()) {
+        match read.read(value.get_ref()) {
             Ok(value) => Some(At { value, place }),
             Err(wrong) => {
                 self.findings.problem(&place, wrong.found, wrong.hint);

@@ -16,7 +16,7 @@ use super::limits::{self, Written};
 use super::problem::{At, Findings, Place};
 use super::profile::{Kind, Profile, Service};
 use super::reader::{Document, Section};
-use super::{password, sender, value};
+use super::{password, reader, sender, value};
 use crate::{
     budget::Limits,
     intake::{self, Policy},
@@ -104,6 +104,8 @@ pub(super) struct Draft {
     pub limits: Written,
     /// Connections of each.
     pub connections: usize,
+    /// The table with its keys, where it is looked up what they mean.
+    pub table: String,
     /// Where its name stands; none: it was not written.
     place: Option<Place>,
     /// Where `clients`, `size_over` and `tls` stand, or would.
@@ -178,12 +180,51 @@ fn unwritten(profile: &Profile, every: &Written, recipients_per_delivery: usize)
         ignored: Vec::new(),
     };
     let (limits, connections) = (every.clone(), service.connections);
-    Some(Draft { route, service, limits, connections, place: None, clients: Vec::new(), size_over: place(), tls: place() })
+    Some(Draft {
+        route,
+        service,
+        limits,
+        connections,
+        table: reader::implied("route"),
+        place: None,
+        clients: Vec::new(),
+        size_over: place(),
+        tls: place(),
+    })
+}
+
+/// What the keys of the route would mean that is there without being written, if it is.
+pub(super) fn note_implied(document: &Document<'_>, drafts: &[Draft]) {
+    let Some(Draft { route, service, .. }) = drafts.iter().find(|draft| !draft.is_written()) else { return };
+    let section = document.unwritten("route");
+    section.note("name", route.name.as_str(), "not written: HVE is there by itself");
+    section.note("kind", "hve", "default");
+    section.note("host", &route.host, service.name);
+    note_rest(&section, route, service);
+    section.note("connections", service.connections, "default");
+    section.note("size_over", route.size_over, "default");
+    section.note("tls", route.tls.as_str(), "default");
+    section.same_as("tls_server_name", format!("{}.host", section.place().key));
+    section.note("sender", "account", &format!("{} route", service.name));
+}
+
+/// What those keys of a route mean whose default is not one of `Section::or`'s.
+fn note_rest(section: &Section<'_>, route: &Route, service: &Service) {
+    section.note("port", route.port, service.name);
+    let takes: Vec<&str> = route.takes.iter().map(|class| class.as_str()).collect();
+    section.note("takes", takes, service.name);
+    section.note("message_size", route.message_size, service.name);
+    match route.kind {
+        Kind::Hve => section.same_as("recipients_per_delivery", "upstream.recipients_per_delivery"),
+        _ => section.note("recipients_per_delivery", route.recipients_per_delivery, service.name),
+    }
 }
 
 /// `[upstream] recipients_per_delivery`, which says it for HVE.
 fn hve_recipients(document: &Document<'_>, findings: &Findings<'_>, profile: &Profile) -> usize {
-    let written = document.one("upstream").get("recipients_per_delivery", value::count(1..=1_000));
+    let section = document.one("upstream");
+    section.note("recipients_per_delivery", profile.recipients_per_delivery, profile.name);
+    let written = section.get("recipients_per_delivery", value::count(1..=1_000));
     warn_of_many_recipients(written.as_ref(), &Service::of(Kind::Hve, profile), findings);
     written.map_or(profile.recipients_per_delivery, |most| most.value)
 }
@@ -208,7 +249,7 @@ fn draft(
     let service = Service::of(kind, profile);
     let tls = section.or("tls", value::choice("a protection", Tls::WORDS), Tls::Required);
     let host = match service.host {
-        Some(host) => section.or("host", value::host, host.to_owned()),
+        Some(host) => section.or_from("host", value::host, host.to_owned(), service.name),
         None => section.need("host", value::host, kind.host_hint()).map(|host| host.value)?,
     };
     let port = port(section, findings, tls, &service);
@@ -217,6 +258,9 @@ fn draft(
         check_certificates(value, place, findings);
     }
     let server_name = section.get("tls_server_name", value::server_name).map(|name| name.value);
+    if tls != Tls::None {
+        section.same_as("tls_server_name", section.place_of("host").key);
+    }
     let identity = identity(section, findings);
     if tls == Tls::None {
         report_unused(section, findings);
@@ -253,14 +297,16 @@ fn draft(
         size_over,
         message_size,
         recipients_per_delivery: recipients.map_or(default_recipients, |most| most.value),
-        sender: sender::of_route(section, service.sender.clone()),
+        sender: sender::of_route(section, service.sender.clone(), service.name),
         ignored: ignored.map(|ignored| ignored.value.into_iter().map(|extension| extension.value).collect()).unwrap_or_default(),
     };
+    note_rest(section, &route, &service);
     Some(Draft {
         route,
         service,
         limits,
         connections,
+        table: section.place().key.clone(),
         place: Some(section.place_of("name")),
         clients: clients.map(|clients| clients.value).unwrap_or_default(),
         size_over: section.place_of("size_over"),

@@ -18,13 +18,21 @@ use crate::{
 const SIGNATURES: &[(&str, Signatures)] = &[("remove", Signatures::Remove), ("keep", Signatures::Keep)];
 
 /// What a route makes of the sender, if it says so.
-pub(super) fn of_route(section: &Section<'_>, default: SenderPolicy) -> SenderPolicy {
-    section.or("sender", policy, default)
+pub(super) fn of_route(section: &Section<'_>, default: SenderPolicy, kind: &str) -> SenderPolicy {
+    let word = match &default {
+        SenderPolicy::Account => "account",
+        SenderPolicy::Keep => "keep",
+        SenderPolicy::Fixed(mailbox) => mailbox.as_str(),
+    };
+    section.note("sender", word, &format!("{kind} route"));
+    section.get("sender", policy).map_or(default, |policy| policy.value)
 }
 
 /// What is said for all mail, and by each client for its own.
 pub(super) fn senders(document: &Document<'_>, findings: &Findings<'_>, routes: &[Route], accounts: &Accounts) -> Senders {
-    let every = read(&document.one("sender"), &Sender::default());
+    let common = document.one("sender");
+    common.note("display_name", "keep", "default");
+    let every = read(&common, &Sender::default());
     let mut clients = BTreeMap::new();
     for section in document.many("client") {
         let Some(name) = section.get("name", value::name) else { continue };
@@ -34,6 +42,9 @@ pub(super) fn senders(document: &Document<'_>, findings: &Findings<'_>, routes: 
             warn_of_foreign_sender(policy.as_ref(), route, &accounts.settings, findings);
         }
         let own = Sender { policy: policy.map(|policy| policy.value), ..read(&section, &every) };
+        for key in ["display_name", "dkim_signature"] {
+            section.same_as(key, format!("sender.{key}"));
+        }
         clients.insert(name, own);
     }
     for section in document.many("route") {

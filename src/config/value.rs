@@ -12,6 +12,8 @@ use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
+use super::effective::Shown;
+use super::reader::{Read, Show};
 use crate::clock::Timestamp;
 use crate::intake::Pattern;
 use crate::smtp::Mailbox;
@@ -159,13 +161,29 @@ pub(super) fn percentage(range: RangeInclusive<u8>) -> impl Fn(&DeValue<'_>) -> 
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Copy>(what: &'static str, words: &'static [(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
-    move |value| {
-        words.iter().find(|(word, _)| value.as_str() == Some(word)).map(|(_, meaning)| *meaning).ok_or_else(|| {
-            let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+pub(super) struct Choice<T: 'static> {
+    what: &'static str,
+    words: &'static [(&'static str, T)],
+}
+
+/// One of these words.
+pub(super) fn choice<T>(what: &'static str, words: &'static [(&'static str, T)]) -> Choice<T> {
+    Choice { what, words }
+}
+
+impl<T: Copy> Read<T> for Choice<T> {
+    fn read(&self, value: &DeValue<'_>) -> Result<T, Wrong> {
+        self.words.iter().find(|(word, _)| value.as_str() == Some(word)).map(|(_, meaning)| *meaning).ok_or_else(|| {
+            let words: Vec<String> = self.words.iter().map(|(word, _)| format!("{word:?}")).collect();
             let (last, others) = words.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
-            Wrong::is_not(value, what, format!("write {} or {last}", others.join(", ")))
+            Wrong::is_not(value, self.what, format!("write {} or {last}", others.join(", ")))
         })
+    }
+}
+
+impl<T: PartialEq> Show<T> for Choice<T> {
+    fn show(&self, value: &T) -> String {
+        self.words.iter().find(|(_, meaning)| meaning == value).map_or("", |(word, _)| word).shown()
     }
 }
 
