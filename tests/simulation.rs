@@ -1,7 +1,7 @@
 //! The real scheduler in worlds that seeds make up, on a virtual clock, judged by observers that share no code with it.
 //!
 //! `SEED=123 cargo test --test simulation` runs one world again. What is asserted in each:
-//! *never over* any limit in any window at the server, whatever the network, restarts and clocks do; *never under*: whenever the scheduler has
+//! *never over* any limit in any window at the server, whatever the network, restarts, reloads and clocks do; *never under*: whenever the scheduler has
 //! nothing to do, no open account could take anything that waits; the reasons and times that it gives; that what it writes to the disk piece by
 //! piece is what it knows; and that every recipient comes to exactly one end.
 
@@ -62,6 +62,9 @@ fn every_world_keeps_every_law() {
     });
     println!("{tally:?}");
     if seeds.end - seeds.start == WORLDS {
-        assert!(tally.restarts > 1_000 && tally.idle > 100_000 && tally.waits > 10_000 && tally.kept_promises > 1_000, "{tally:?}");
+        assert!(
+            tally.restarts > 1_000 && tally.reloads > 1_000 && tally.idle > 100_000 && tally.waits > 10_000 && tally.kept_promises > 1_000,
+            "{tally:?}"
+        );
     }
 }

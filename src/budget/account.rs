@@ -273,6 +273,12 @@ impl Budget {
         self.touch();
     }
 
+    /// Whether nothing of it counts any more, so that it is as good as new.
+    pub fn is_idle(&self, now: Timestamp) -> bool {
+        // Recipients are counted whether they are limited or not, and for longer than all else.
+        self.usage(now).iter().all(|usage| usage.used == 0 && usage.in_flight == 0)
+    }
+
     /// The share of the tightest limit for a class that is still free: 1 if nothing is used, 0 if nothing can go.
     pub fn headroom(&self, now: Timestamp, class: Class) -> f64 {
         let share = |free: u32, max: u32| if max == 0 { 0.0 } else { f64::from(free) / f64::from(max) };

@@ -115,7 +115,7 @@ impl Scheduler {
             usage: account.budget.usage(now),
             suspended: account.suspended.clone(),
         };
-        self.accounts.iter().map(status).collect()
+        self.in_service().iter().map(status).collect()
     }
 
     /// What is used of the tenant's budgets.

@@ -60,6 +60,7 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 struct Lane {
+    key: LaneKey,
     group: u32,
     flow: u32,
     fresh: VecDeque<Ticket>,
@@ -99,6 +100,7 @@ impl Lanes {
         });
         let lane = self.lanes.len() as u32;
         self.lanes.push(Lane {
+            key,
             group: group as u32,
             flow,
             fresh: VecDeque::new(),
@@ -188,6 +190,11 @@ impl Lanes {
             entry.retries.clear();
             self.unlist(lane);
         }
+    }
+
+    /// What the deliveries of a lane have in common.
+    pub fn key(&self, lane: u32) -> LaneKey {
+        self.lanes[lane as usize].key
     }
 
     /// The group of a lane.

@@ -2,6 +2,7 @@
 //!
 //! The door is [`Scheduler`]: deliveries go in, [`Decision`]s come out, ends of attempts go in again.
 
+mod change;
 mod explain;
 mod gate;
 mod lanes;

@@ -21,30 +21,33 @@ use crate::reply::{Pause, PauseLength, Scope};
 use super::gate::{Gates, doubled};
 use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
 use super::values::{BudgetChange, Change, Counts, Decision, Ended, Who};
-use super::{ACCOUNTS_MAX, Affinity, ClientSettings, Settings};
+use super::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings};
 
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) settings: Settings,
+    /// Those of the settings, in their order, and behind them those that a reload has removed, as long as what they used counts.
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
     pub(super) tenant: Budget,
     /// What accounts share that are no part of the tenant: nothing is limited.
     elsewhere: Budget,
-    clients: Vec<Client>,
-    client_numbers: HashMap<ClientName, u32>,
+    pub(super) clients: Vec<Client>,
+    pub(super) client_numbers: HashMap<ClientName, u32>,
     /// All deliveries but those that are held, oldest first.
-    index: BTreeMap<DeliveryId, u32>,
+    pub(super) index: BTreeMap<DeliveryId, u32>,
     /// Those that an operator holds: they do not expire.
-    held: BTreeMap<DeliveryId, u32>,
+    pub(super) held: BTreeMap<DeliveryId, u32>,
     pub(super) entries: Vec<Entry>,
     free: Vec<u32>,
-    lanes: Lanes,
+    pub(super) lanes: Lanes,
     waiting: BTreeSet<(Timestamp, u32)>,
-    flights: HashMap<u32, Flight>,
+    pub(super) flights: HashMap<u32, Flight>,
     ready: usize,
     turn: u64,
+    /// What was forgotten of budgets and is still recorded.
+    pub(super) forgotten: Vec<BudgetChange>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,8 @@ pub(super) struct Account {
     pub suspended: Option<Suspension>,
     pub budget: Budget,
     last_turn: u64,
+    /// Its name as a number.
+    pub mark: u64,
 }
 
 /// An operator's word that an account is not to be used.
@@ -73,16 +78,18 @@ pub struct Suspension {
 pub(super) struct Route {
     pub name: RouteName,
     pub gates: Gates,
-    accounts: AccountSet,
+    pub accounts: AccountSet,
     /// Its accounts are no part of the tenant.
     pub apart: bool,
 }
 
 #[derive(Debug)]
-struct Client {
-    settings: ClientSettings,
+pub(super) struct Client {
+    pub settings: ClientSettings,
     /// Those of `settings.accounts` that there are; all if it names none.
     accounts: AccountSet,
+    /// Its name as a number.
+    mark: u64,
 }
 
 /// A delivery; small, because there may be a million.
@@ -92,8 +99,8 @@ pub(super) struct Entry {
     pub accepted_at: Timestamp,
     pub lane: u32,
     stamp: u32,
-    /// What keeps to one account, as a number.
-    affinity: u32,
+    /// The author as a number; zero: there is none.
+    pub author: u64,
     pub recipients: u16,
     pub class: Class,
     pub priority: Priority,
@@ -111,12 +118,15 @@ pub(super) enum Place {
     Gone,
 }
 
-/// An attempt under way.
+/// An attempt under way. It ends as it began, whatever a reload has made of its delivery and its account meanwhile.
 #[derive(Debug)]
-struct Flight {
-    account: usize,
+pub(super) struct Flight {
+    pub account: usize,
+    class: Class,
     own: Reservation,
     shared: Reservation,
+    /// `shared` is of what is no part of the tenant.
+    apart: bool,
 }
 
 impl Scheduler {
@@ -138,21 +148,13 @@ impl Scheduler {
             ready: 0,
             held: BTreeMap::new(),
             turn: 0,
+            forgotten: Vec::new(),
             settings,
         };
         for account in scheduler.settings.accounts.clone().into_iter().take(ACCOUNTS_MAX) {
             let route = scheduler.route(&account.route);
             scheduler.routes[usize::from(route)].accounts |= 1 << scheduler.accounts.len();
-            scheduler.accounts.push(Account {
-                name: account.name,
-                route,
-                connections: account.connections,
-                active: 0,
-                gates: Gates::default(),
-                suspended: None,
-                budget: Budget::new(&account.limits),
-                last_turn: 0,
-            });
+            scheduler.accounts.push(Account::new(&account, route));
         }
         for client in scheduler.settings.clients.clone() {
             scheduler.add_client(client);
@@ -167,29 +169,14 @@ impl Scheduler {
         }
         let client = self.client(&queued.client);
         let route = self.route(&queued.route);
-        let Client { settings, accounts } = &self.clients[client as usize];
-        let mut accounts = accounts & self.routes[usize::from(route)].accounts;
-        let author = queued.author.as_ref();
-        // An author that is an account is not to be rewritten into another one.
-        let own =
-            author.and_then(|author| self.accounts.iter().position(|account| account.name.as_str().eq_ignore_ascii_case(author.as_str())));
-        if let Some(own) = own.filter(|own| accounts & (1 << own) != 0) {
-            accounts = 1 << own;
-        }
-        let affinity = match settings.affinity {
-            Affinity::Client => scatter(u64::from(client)),
-            Affinity::Author => author.map_or(0, |author| hash(author.as_str())),
-            Affinity::None => 0,
-        };
-        let key = LaneKey { priority: queued.priority, route, class: queued.class, accounts, client };
-        let lane = self.lanes.lane(key, settings.weight);
+        let author = queued.author.as_ref().map_or(0, |author| hash(author.as_str()));
+        let lane = self.lane(queued.priority, route, queued.class, client, author);
         let entry = Entry {
             id: queued.id,
             accepted_at: queued.accepted_at,
             lane,
             stamp: 0,
-            // Zero is for nothing to keep to.
-            affinity: if settings.affinity == Affinity::None { 0 } else { (affinity as u32).max(1) },
+            author,
             recipients: queued.recipients,
             class: queued.class,
             priority: queued.priority,
@@ -235,16 +222,14 @@ impl Scheduler {
     /// Returns the gates that this closed or opened, to be told.
     pub fn ended(&mut self, now: Timestamp, ended: &Ended) -> Vec<Change> {
         let mut changes = Vec::new();
-        let Some((slot, flight)) = self.slot(ended.delivery).and_then(|slot| Some((slot, self.flights.remove(&slot)?))) else {
+        let Some(flight) = self.slot(ended.delivery).and_then(|slot| self.flights.remove(&slot)) else {
             return changes;
         };
-        let class = self.entries[slot as usize].class;
         let account = &mut self.accounts[flight.account];
         account.active -= 1;
         account.budget.settle(flight.own, ended.used, now);
-        let route = account.route;
-        self.shared_mut(route).settle(flight.shared, ended.used, now);
-        self.heed(now, flight.account, class, ended, &mut changes);
+        self.shared_mut(flight.apart).settle(flight.shared, ended.used, now);
+        self.heed(now, flight.account, flight.class, ended, &mut changes);
         changes
     }
 
@@ -253,7 +238,8 @@ impl Scheduler {
         let own = self.accounts.iter_mut().flat_map(|Account { name, budget, .. }| {
             budget.changes().into_iter().map(|change| BudgetChange { account: Some(name.clone()), change })
         });
-        let mut changes: Vec<BudgetChange> = own.collect();
+        let mut changes = std::mem::take(&mut self.forgotten);
+        changes.extend(own);
         changes.extend(self.tenant.changes().into_iter().map(|change| BudgetChange { account: None, change }));
         changes
     }
@@ -289,7 +275,7 @@ impl Scheduler {
             account.budget.settle(flight.own, Used::NOTHING, now);
             let route = account.route;
             self.routes[usize::from(route)].gates.release(delivery);
-            self.shared_mut(route).settle(flight.shared, Used::NOTHING, now);
+            self.shared_mut(flight.apart).settle(flight.shared, Used::NOTHING, now);
         }
         self.place(now, slot, due);
     }
@@ -351,15 +337,15 @@ impl Scheduler {
         true
     }
 
-    /// What was used of a budget before a restart. `rows` are those of the account, or with `None` of the tenant.
-    /// `shift` is what must be added to their times, in milliseconds.
+    /// What was used of a budget before a restart. `rows` are those of the account, or with `None` of the tenant. An account that is not in the
+    /// settings may come back: what it has used is kept. `shift` is what must be added to their times, in milliseconds.
     pub fn restore(&mut self, account: Option<&AccountName>, rows: &[budget::Row], now: Timestamp, shift: i64) {
         match account {
             None => self.tenant = Budget::restore(&self.settings.tenant, rows, now, shift),
             Some(name) => {
-                if let Some(i) = self.accounts.iter().position(|account| account.name == *name) {
-                    self.accounts[i].budget = Budget::restore(&self.settings.accounts[i].limits, rows, now, shift);
-                }
+                let limits = self.settings.accounts.iter().find(|account| account.name == *name).map(|account| account.limits.clone());
+                let limits = limits.unwrap_or_else(|| self.without_limits());
+                self.known(name).budget = Budget::restore(&limits, rows, now, shift);
             }
         }
     }
@@ -386,8 +372,8 @@ impl Scheduler {
         if self.routes[usize::from(route)].apart { &self.elsewhere } else { &self.tenant }
     }
 
-    fn shared_mut(&mut self, route: u16) -> &mut Budget {
-        if self.routes[usize::from(route)].apart { &mut self.elsewhere } else { &mut self.tenant }
+    fn shared_mut(&mut self, apart: bool) -> &mut Budget {
+        if apart { &mut self.elsewhere } else { &mut self.tenant }
     }
 
     /// When an account that has a connection free may take mail of a group; `None` if only the end of an attempt can tell.
@@ -430,9 +416,14 @@ impl Scheduler {
     }
 
     /// The account for a delivery, and how many of its recipients can go on it.
-    fn choose(&self, now: Timestamp, group: &Group, entry: &Entry) -> Option<(usize, u32)> {
+    fn choose(&self, now: Timestamp, group: &Group, entry: &Entry, client: &Client) -> Option<(usize, u32)> {
         let (need, keep) = (Need { class: entry.class, recipients: u32::from(entry.recipients) }, self.kept(entry.priority));
         let shared = self.shared(group.route).fits(now, need, keep);
+        let kept_to = match client.settings.affinity {
+            Affinity::Client => client.mark,
+            Affinity::Author => entry.author,
+            Affinity::None => 0,
+        };
         let mut best: Option<(u32, u64, usize)> = None;
         for (i, account) in self.accounts.iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
             if !self.open(now, account, entry.class) || !has_room(now, &account.budget, entry.class, keep) {
@@ -441,7 +432,7 @@ impl Scheduler {
             // All recipients at once come before everything else; then the account that is kept to. Each key ranks all accounts in its own order
             // (rendezvous hashing): when one is full, the same next one is taken.
             let fits = account.budget.fits(now, need, keep).min(shared);
-            let affinity = if entry.affinity == 0 { 0 } else { scatter(u64::from(entry.affinity) << 32 | i as u64) };
+            let affinity = if kept_to == 0 { 0 } else { scatter(kept_to ^ account.mark) };
             let order = best.map_or(Ordering::Greater, |(most, other, _)| (fits, affinity).cmp(&(most, other)));
             if fits > 0 && order.then_with(|| self.prefer(now, i, best.map_or(i, |(.., other)| other), entry.class)).is_gt() {
                 best = Some((fits, affinity, i));
@@ -463,13 +454,15 @@ impl Scheduler {
         let entry = &self.entries[ticket.slot as usize];
         let group = self.lanes.group(lane);
         let route = group.route;
-        let (chosen, recipients) = self.choose(now, group, entry)?;
+        let apart = self.routes[usize::from(route)].apart;
+        let client = &self.clients[self.lanes.key(lane).client as usize];
+        let (chosen, recipients) = self.choose(now, group, entry, client)?;
         let (delivery, class, keep) = (entry.id, entry.class, self.kept(entry.priority));
         let need = Need { class, recipients };
-        let shared = self.shared_mut(route).reserve(now, need, keep).ok()?;
+        let shared = self.shared_mut(apart).reserve(now, need, keep).ok()?;
         let account = &mut self.accounts[chosen];
         let Ok(own) = account.budget.reserve(now, need, keep) else {
-            self.shared_mut(route).settle(shared, Used::NOTHING, now);
+            self.shared_mut(apart).settle(shared, Used::NOTHING, now);
             return None;
         };
         self.turn += 1;
@@ -481,7 +474,7 @@ impl Scheduler {
         self.lanes.take(lane, recipients);
         self.ready -= 1;
         self.entries[ticket.slot as usize].place = Place::Active;
-        self.flights.insert(ticket.slot, Flight { account: chosen, own, shared });
+        self.flights.insert(ticket.slot, Flight { account: chosen, class, own, shared, apart });
         Some(Decision::Attempt { delivery, account: name, recipients: recipients as u16 })
     }
 
@@ -541,15 +534,20 @@ impl Scheduler {
         self.place(now, slot, due);
     }
 
-    fn enter_lane(&mut self, slot: u32) {
-        let entry = &mut self.entries[slot as usize];
-        entry.place = Place::Ready;
-        entry.stamp = entry.stamp.wrapping_add(1);
+    pub(super) fn enter_lane(&mut self, slot: u32) {
+        self.entries[slot as usize].place = Place::Ready;
         self.ready += 1;
+        self.line_up(slot);
+    }
+
+    /// Puts what is ready at the end of its lane.
+    pub(super) fn line_up(&mut self, slot: u32) {
+        let entry = &mut self.entries[slot as usize];
+        entry.stamp = entry.stamp.wrapping_add(1);
         self.lanes.push(entry.lane, Ticket { slot, stamp: entry.stamp }, entry.attempted);
     }
 
-    fn leave(&mut self, slot: u32) {
+    pub(super) fn leave(&mut self, slot: u32) {
         let place = std::mem::replace(&mut self.entries[slot as usize].place, Place::Gone);
         match place {
             Place::Ready => {
@@ -596,11 +594,11 @@ impl Scheduler {
         self.index.values().chain(self.held.values()).map(|slot| &self.entries[*slot as usize])
     }
 
-    fn slot(&self, delivery: DeliveryId) -> Option<u32> {
+    pub(super) fn slot(&self, delivery: DeliveryId) -> Option<u32> {
         self.index.get(&delivery).or_else(|| self.held.get(&delivery)).copied()
     }
 
-    fn route(&mut self, name: &RouteName) -> u16 {
+    pub(super) fn route(&mut self, name: &RouteName) -> u16 {
         let known = self.routes.iter().position(|route| route.name == *name);
         let number = known.unwrap_or_else(|| {
             let apart = self.settings.apart.contains(name);
@@ -610,23 +608,58 @@ impl Scheduler {
         number as u16
     }
 
-    fn client(&mut self, name: &ClientName) -> u32 {
+    pub(super) fn client(&mut self, name: &ClientName) -> u32 {
         match self.client_numbers.get(name) {
             Some(number) => *number,
             None => self.add_client(ClientSettings::new(name.clone())),
         }
     }
 
-    fn add_client(&mut self, settings: ClientSettings) -> u32 {
-        let named = |name: &AccountName| self.accounts.iter().position(|account| account.name == *name);
+    pub(super) fn add_client(&mut self, settings: ClientSettings) -> u32 {
+        let named = |name: &AccountName| self.in_service().iter().position(|account| account.name == *name);
         let accounts = match &settings.accounts {
             None => AccountSet::MAX,
             Some(names) => names.iter().filter_map(named).fold(0, |set, i| set | 1 << i),
         };
         let number = self.clients.len() as u32;
         self.client_numbers.insert(settings.name.clone(), number);
-        self.clients.push(Client { settings, accounts });
+        let mark = hash(settings.name.as_str());
+        self.clients.push(Client { settings, accounts, mark });
         number
+    }
+
+    /// The accounts of the settings.
+    pub(super) fn in_service(&self) -> &[Account] {
+        &self.accounts[..self.settings.accounts.len().min(ACCOUNTS_MAX)]
+    }
+
+    /// Where a delivery waits when it is due.
+    pub(super) fn lane(&mut self, priority: Priority, route: u16, class: Class, client: u32, author: u64) -> u32 {
+        let Client { settings, accounts, .. } = &self.clients[client as usize];
+        let mut accounts = accounts & self.routes[usize::from(route)].accounts;
+        // An author that is an account is not to be rewritten into another one.
+        let own = self.in_service().iter().position(|account| account.mark == author);
+        if let Some(own) = own.filter(|own| accounts & (1 << own) != 0) {
+            accounts = 1 << own;
+        }
+        self.lanes.lane(LaneKey { priority, route, class, accounts, client }, settings.weight)
+    }
+}
+
+impl Account {
+    /// One of which nothing was ever used.
+    pub fn new(settings: &AccountSettings, route: u16) -> Self {
+        Self {
+            name: settings.name.clone(),
+            route,
+            connections: settings.connections,
+            active: 0,
+            gates: Gates::default(),
+            suspended: None,
+            budget: Budget::new(&settings.limits),
+            last_turn: 0,
+            mark: hash(settings.name.as_str()),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ impl World {
                 match decision {
                     Decision::Attempt { delivery, account, recipients } => {
                         let account = self.settings.accounts.iter().position(|settings| settings.name == account).expect("an account");
+                        assert!(self.present.contains(&account), "account {account} is not there any more");
                         handed_out.push(self.check_start(delivery, account, recipients));
                     }
                     Decision::Expire { delivery } => {
@@ -88,7 +89,8 @@ impl World {
         // A gate that lets one attempt ahead must see it at once, before anybody else asks.
         let fates =
             self.queue[&delivery].recipients.iter().take(usize::from(recipients)).map(|recipient| (*recipient, Fate::Sent)).collect();
-        let flight = Flight { delivery, account, started: now, fates, doubt: false, pause: None, stamped: false };
+        let limits = [self.settings.accounts[account].limits.clone(), self.settings.tenant.clone()];
+        let flight = Flight { delivery, account, started: now, fates, doubt: false, pause: None, stamped: false, limits };
         self.flights.insert(attempt, flight);
         (attempt, delivery, account, recipients)
     }
@@ -154,8 +156,9 @@ impl World {
         }
         let (account, count) = (flight.account, taken.len() as u32);
         taken.into_iter().for_each(|recipient| self.taken[recipient as usize] += 1);
-        let own = self.upstream[account].count(micros, class, count, &self.settings.accounts[account].limits);
-        let shared = self.tenant.count(micros, class, count, &self.settings.tenant);
+        let [of_account, of_tenant] = flight.limits.clone();
+        let own = self.upstream[account].count(micros, class, count, &of_account);
+        let shared = self.tenant.count(micros, class, count, &of_tenant);
         assert_eq!(own, Ok(()), "account {account} is over its limit");
         assert_eq!(shared, Ok(()), "the tenant is over its limit");
     }

@@ -1,6 +1,8 @@
 //! Whether what the scheduler says is right: that nothing can go when it has nothing to do, why each delivery waits and until when, and in the end
 //! that nothing was lost.
 
+use std::time::Duration;
+
 use hve_relay::budget::{LimitName, Limits};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{Class, DeliveryId, Priority};
@@ -209,6 +211,19 @@ impl World {
         for (whose, limits) in budgets {
             let bounds = self.log.bounds(now, whose, limits, class, kept);
             found.extend(bounds.into_iter().map(|(limit, bound)| (Hindrance::Budget(whose, limit), bound)));
+        }
+        // What nobody knew when it came back is full for a window at most.
+        if let Some(since) = self.blind.get(&number) {
+            let Limits { external_per_minute, messages_per_minute, minimum_pause, minute, .. } = &self.settings.accounts[number].limits;
+            let external = external_per_minute.is_some() && class == Class::External;
+            let rates = [
+                external.then_some((LimitName::ExternalPerMinute, *minute)),
+                messages_per_minute.map(|_| (LimitName::MessagesPerMinute, *minute)),
+                minimum_pause.map(|pause| (LimitName::MinimumPause, pause)),
+            ];
+            let until = |window: Duration| since + 1 + window.as_millis() as i64;
+            let blind = rates.into_iter().flatten();
+            found.extend(blind.map(|(limit, window)| (Hindrance::Budget(Some(number), limit), Bound::Between(now, until(window)))));
         }
         found.retain(|(_, bound)| !matches!(bound, Bound::Between(_, late) if *late <= now));
         found

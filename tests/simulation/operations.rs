@@ -1,6 +1,6 @@
 //! What happens to the relay from outside: an operator, kills and restarts, a wall clock that is stepped, and what is on the disk.
 
-use hve_relay::budget::{self, Row};
+use hve_relay::budget::{self, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, DeliveryId};
 use hve_relay::schedule::{Scheduler, Suspension};
@@ -12,7 +12,8 @@ impl World {
         let now = self.now();
         let ids: Vec<DeliveryId> = self.queue.keys().copied().collect();
         let some = if ids.is_empty() { None } else { Some(self.dice.pick(&ids)) };
-        let account = self.dice.below(self.settings.accounts.len() as u64) as usize;
+        let present: Vec<usize> = self.present.iter().copied().collect();
+        let account = self.dice.pick(&present);
         self.gifts += 1;
         match (self.dice.below(6), some) {
             (0, Some(id)) => {
@@ -78,6 +79,9 @@ impl World {
         self.micros += down;
         let restart = self.true_millis();
         let (step, shift) = self.step_clock();
+        let all = self.settings.accounts.len();
+        self.strange = (0..all).filter(|number| !self.present.contains(number)).collect();
+        self.blind.values_mut().for_each(|since| *since = restart);
         for spent in &mut self.log.spent {
             if spent.end.is_none() || !spent.kept {
                 (spent.end, spent.recipients, spent.message, spent.kept) = (Some(restart), spent.reserved, true, true);
@@ -95,7 +99,7 @@ impl World {
             self.settings = self.shape.settings.clone();
         }
         let now = self.now();
-        self.s = Scheduler::new(self.settings.clone());
+        self.s = Scheduler::new(self.configured());
         for owner in self.owners() {
             let rows: Vec<Row> = self.rows.iter().filter(|((of, ..), _)| *of == owner).map(|(_, row)| *row).collect();
             self.s.restore(owner.as_ref(), &rows, now, shift);
@@ -113,8 +117,59 @@ impl World {
         }
         self.gates.clear();
         let suspended = self.suspended.clone();
+        // The store knows them by name, whether they are there or not.
         suspended.into_iter().for_each(|(account, until)| self.suspend(account, Some(until)));
         self.gifts += 1;
+    }
+
+    /// Another configuration while everything goes on: other limits, accounts that go or come back, clients that may use others.
+    pub(super) fn reload(&mut self) {
+        self.tally.reloads += 1;
+        let now = self.now();
+        self.shape.reload(&mut self.dice);
+        self.settings = self.shape.settings.clone();
+        let all = self.settings.accounts.len();
+        for number in 0..all {
+            if self.dice.chance(30) && !(self.present.len() == 1 && self.present.contains(&number)) {
+                self.toggle(number);
+            }
+        }
+        for i in 0..self.settings.clients.len() {
+            if self.dice.chance(20) {
+                let accounts = self.dice.chance(50).then(|| (0..all).filter(|_| self.dice.chance(60)).map(account).collect());
+                self.settings.clients[i].accounts = accounts;
+            }
+        }
+        self.shape.settings = self.settings.clone();
+        self.apply(now);
+    }
+
+    /// An account goes, or comes back.
+    fn toggle(&mut self, number: usize) {
+        if !self.present.remove(&number) {
+            self.present.insert(number);
+            if self.strange.remove(&number) {
+                self.blind.insert(number, self.true_millis());
+            }
+            // What stood in its way before is tried anew.
+            self.gates.retain(|(gate, _), _| *gate != Gate::Account(number));
+        }
+    }
+
+    fn apply(&mut self, now: Timestamp) {
+        self.s.change(now, self.configured());
+        for flight in self.flights.values_mut() {
+            let [own, shared] = &mut flight.limits;
+            *own = looser(own, &self.settings.accounts[flight.account].limits);
+            *shared = looser(shared, &self.settings.tenant);
+        }
+        let permitted: Vec<(DeliveryId, Vec<usize>)> = self.queue.iter().map(|(id, item)| (*id, self.permitted(&item.queued))).collect();
+        for (id, accounts) in permitted {
+            let item = self.queue.get_mut(&id).expect("queued");
+            (item.accounts, item.promise) = (accounts, None);
+        }
+        self.gifts += 1;
+        self.flush();
     }
 
     /// How far the wall is stepped, in milliseconds, and how far the relay knows that it was.
@@ -156,6 +211,14 @@ impl World {
         self.calm = true;
         let now = self.now();
         for account in 0..self.settings.accounts.len() {
+            if !self.present.contains(&account) {
+                self.toggle(account);
+            }
+        }
+        self.settings.clients.iter_mut().for_each(|client| client.accounts = None);
+        self.shape.settings = self.settings.clone();
+        self.apply(now);
+        for account in 0..self.settings.accounts.len() {
             self.suspend(account, None);
         }
         for (id, item) in &mut self.queue {
@@ -163,5 +226,17 @@ impl World {
             assert!(self.s.hold(now, *id, false));
         }
         self.gifts += 1;
+    }
+}
+
+/// What one of two may let through.
+fn looser(one: &Limits, other: &Limits) -> Limits {
+    let most = |one: Option<u32>, other: Option<u32>| one.zip(other).map(|(one, other)| one.max(other));
+    Limits {
+        recipients_per_day: most(one.recipients_per_day, other.recipients_per_day),
+        external_recipients_per_day: most(one.external_recipients_per_day, other.external_recipients_per_day),
+        external_per_minute: one.external_per_minute.zip(other.external_per_minute).map(|((one, unit), (other, _))| (one.max(other), unit)),
+        messages_per_minute: most(one.messages_per_minute, other.messages_per_minute),
+        ..other.clone()
     }
 }

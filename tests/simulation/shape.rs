@@ -23,6 +23,7 @@ pub struct Shape {
     pub trouble: u64,
     pub operations: u64,
     pub restarts: u64,
+    pub reloads: u64,
     /// The wall clock is stepped at restarts.
     pub steps: bool,
 }
@@ -100,6 +101,7 @@ impl Shape {
             trouble: dice.pick(&[0, 0, 10, 40]),
             operations: dice.pick(&[0, 0, 3, 10]),
             restarts: dice.pick(&[0, 0, 1, 4]),
+            reloads: dice.pick(&[0, 0, 1, 5]),
             steps: dice.chance(50),
         }
     }

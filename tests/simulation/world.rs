@@ -8,9 +8,9 @@ mod judge;
 mod operations;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use hve_relay::budget::{LimitName, Row};
+use hve_relay::budget::{LimitName, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, Class, DeliveryId, Priority, QueueId, Queued, RouteName};
 use hve_relay::reply::Pause;
@@ -26,6 +26,7 @@ pub struct Tally {
     pub deliveries: u64,
     pub attempts: u64,
     pub restarts: u64,
+    pub reloads: u64,
     /// Moments at which nothing could go, proven.
     pub idle: u64,
     /// Waits whose reason and time were compared with the log.
@@ -39,6 +40,7 @@ impl std::ops::AddAssign for Tally {
         self.deliveries += other.deliveries;
         self.attempts += other.attempts;
         self.restarts += other.restarts;
+        self.reloads += other.reloads;
         self.idle += other.idle;
         self.waits += other.waits;
         self.kept_promises += other.kept_promises;
@@ -60,6 +62,7 @@ enum Event {
     Record(DeliveryId),
     Operator,
     Restart,
+    Reload,
     /// The relay looks although nothing happened.
     Look,
 }
@@ -118,6 +121,8 @@ struct Flight {
     doubt: bool,
     pause: Option<Pause>,
     stamped: bool,
+    /// The loosest limits of its account and of the tenant since it began: it may be counted by any of them.
+    limits: [Limits; 2],
 }
 
 #[derive(Debug)]
@@ -139,7 +144,14 @@ type Rows = BTreeMap<(Option<AccountName>, LimitName, u32), Row>;
 pub struct World {
     dice: Dice,
     shape: Shape,
+    /// Of all accounts that there ever are.
     settings: Settings,
+    /// Those that are configured now.
+    present: BTreeSet<usize>,
+    /// Those that were not there when the relay began last: of them it knows the days, and not the minutes.
+    strange: BTreeSet<usize>,
+    /// When those came back, in milliseconds.
+    blind: BTreeMap<usize, i64>,
     s: Scheduler,
     /// The true time in microseconds.
     micros: i64,
@@ -181,6 +193,9 @@ impl World {
         let accounts = settings.accounts.len();
         let mut world = Self {
             s: Scheduler::new(settings.clone()),
+            present: (0..accounts).collect(),
+            strange: BTreeSet::new(),
+            blind: BTreeMap::new(),
             settings,
             micros: 1_000_000_000 * 86_400,
             wall: dice.below(100_000_000) as i64,
@@ -213,6 +228,10 @@ impl World {
         for _ in 0..world.shape.operations {
             let at = world.dice.below(world.shape.span.as_micros() as u64) as i64;
             world.schedule(at, Event::Operator);
+        }
+        for _ in 0..world.shape.reloads {
+            let at = world.dice.below(world.shape.span.as_micros() as u64) as i64;
+            world.schedule(at, Event::Reload);
         }
         for _ in 0..world.shape.restarts {
             let at = world.dice.below(world.shape.span.as_micros() as u64) as i64;
@@ -268,6 +287,7 @@ impl World {
             Event::Record(delivery) => self.record(delivery),
             Event::Operator => self.operate(),
             Event::Restart => self.restart(),
+            Event::Reload => self.reload(),
             Event::Look => {}
         }
     }
@@ -324,12 +344,7 @@ impl World {
             attempts: 0,
             in_doubt: None,
         };
-        let permitted = |i: &usize| settings.accounts.as_ref().is_none_or(|names| names.contains(&account(*i)));
-        let mut accounts: Vec<usize> = (0..self.settings.accounts.len()).filter(permitted).collect();
-        let own = author.and_then(|author| accounts.iter().copied().find(|i| author.as_str().eq_ignore_ascii_case(account(*i).as_str())));
-        if let Some(own) = own {
-            accounts = vec![own];
-        }
+        let accounts = self.permitted(&queued);
         self.tally.deliveries += 1;
         self.s.add(now, queued.clone());
         let recipients = (first..first + count).collect();
@@ -341,6 +356,22 @@ impl World {
         }
     }
 
+    /// The accounts that may take a delivery now.
+    fn permitted(&self, queued: &Queued) -> Vec<usize> {
+        let client = self.settings.clients.iter().find(|client| client.name == queued.client).expect("a client");
+        let permitted = |i: &&usize| client.accounts.as_ref().is_none_or(|names| names.contains(&account(**i)));
+        let accounts: Vec<usize> = self.present.iter().filter(permitted).copied().collect();
+        let author = queued.author.as_ref();
+        let own = author.and_then(|author| accounts.iter().copied().find(|i| author.as_str().eq_ignore_ascii_case(account(*i).as_str())));
+        own.map_or(accounts, |own| vec![own])
+    }
+
+    /// What the relay is configured to.
+    fn configured(&self) -> Settings {
+        let accounts = self.present.iter().map(|i| self.settings.accounts[*i].clone()).collect();
+        Settings { accounts, ..self.settings.clone() }
+    }
+
     fn queue_number(&mut self) -> i64 {
         self.numbers += 1;
         self.numbers as i64
@@ -348,5 +379,5 @@ impl World {
 }
 
 fn lasting(event: &Event) -> bool {
-    matches!(event, Event::Arrive { .. } | Event::Operator | Event::Restart)
+    matches!(event, Event::Arrive { .. } | Event::Operator | Event::Restart | Event::Reload)
 }
