@@ -38,6 +38,7 @@
 //! * Doubt defers: only an explicit 5yz that is the recipient's or the message's own fault, or expiry, fails a recipient.
 //! * No room that decides reads a clock, opens a file or a socket, or logs: time comes in as an argument, decisions go out as values.
 //! * No credential is sent but over a verified TLS connection, and no type that holds one can print it.
+//! * What the configuration says is one value. A reload puts another in its place, and whoever has begun something ends it by the one it began with.
 //! * Nothing grows without a limit, and each limit has a key in the configuration.
 //! * No lock is held across an await.
 //!

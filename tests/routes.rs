@@ -460,7 +460,8 @@ fn a_restart_sends_what_is_queued_for_each_route_and_keeps_what_is_for_one_that_
         .collect();
     let path = world.setup.folder().join("hve-relay.toml");
     let whole = fs::read_to_string(&path).expect("readable");
-    let without = whole.replace("name = \"connector\"", "name = \"elsewhere\"");
+    // One that took the same would get it.
+    let without = whole.replace("name = \"connector\"", "name = \"elsewhere\"\ntakes = [\"internal\"]");
 
     let mut world = world.crash_and_restart(|_| fs::write(&path, &without).expect("written"));
     for id in &ids {

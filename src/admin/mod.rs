@@ -42,7 +42,7 @@ pub use past::{
 pub use routes::router;
 pub use values::{
     AccountEntry, Accounts, BudgetEntry, Changed, ClassEntry, ClassWait, ClientEntry, Clients, Connections, Counted, DeliveryEntry, Detail,
-    Entry, ErrorText, HabitEntry, Letter, ListQuery, Page, Selection, Status, Suspend, Time, Totals, WaitsFor, Why,
+    Entry, ErrorText, HabitEntry, Letter, ListQuery, Page, Reloaded, Selection, Status, Suspend, Time, Totals, WaitsFor, Why,
 };
 pub use words::waits_for;
 
@@ -105,6 +105,9 @@ pub trait Relay: Clone + Send + Sync + 'static {
         reason: String,
         by: Operator,
     ) -> impl Future<Output = Result<AccountEntry, Refusal>> + Send;
+
+    /// Goes on by what the configuration says now. Returns when that is so.
+    fn reload(&self, by: Operator) -> impl Future<Output = Result<Reloaded, Refusal>> + Send;
 
     /// Uses an account again, also one that rests because of trouble of its own.
     fn resume(&self, account: AccountName, by: Operator) -> impl Future<Output = Result<AccountEntry, Refusal>> + Send;

@@ -37,6 +37,7 @@ pub fn router<R: Relay>(relay: R) -> Router {
         .route("/v1/accounts/{name}/suspend", post(suspend::<R>))
         .route("/v1/accounts/{name}/resume", post(resume::<R>))
         .route("/v1/habits", get(habits::<R>))
+        .route("/v1/reload", post(reload::<R>))
         .fallback(|| async { Refusal::NotFound("there is nothing at this path".to_owned()) })
         .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method") })
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -120,6 +121,10 @@ async fn suspend<R: Relay>(State(relay): State<R>, Path(name): Path<String>, by:
 
 async fn resume<R: Relay>(State(relay): State<R>, Path(name): Path<String>, by: Operator) -> Answer<impl Serialize> {
     relay.resume(read_account(&name), by).await.map(Json)
+}
+
+async fn reload<R: Relay>(State(relay): State<R>, by: Operator) -> Answer<impl Serialize> {
+    relay.reload(by).await.map(Json)
 }
 
 /// An empty body stands for an object without fields.

@@ -274,6 +274,19 @@ pub struct BudgetEntry {
     pub frees_at: Option<Time>,
 }
 
+/// A configuration that has come into force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Where the relay listens.
+    pub listeners: Vec<String>,
+    /// How many accounts there are, with the routes that stand for themselves.
+    pub accounts: usize,
+    /// Queued deliveries that go another way now.
+    pub rerouted: usize,
+    /// What is probably not meant.
+    pub warnings: Vec<String>,
+}
+
 /// Every account, in the configuration's order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Accounts {

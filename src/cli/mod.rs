@@ -14,6 +14,7 @@ mod manual;
 mod password;
 mod plan;
 mod queue;
+mod reload;
 mod report;
 mod run;
 mod send_test;
@@ -59,6 +60,10 @@ enum Command {
     ///
     /// Exit status 0: the upstream server has it; 1: it was refused or has failed; 75: it still waits; 69: no relay answers.
     SendTest(send_test::Arguments),
+    /// Have the running relay go on by its configuration as it is now, without losing a session or a message; like SIGHUP, and waits for it.
+    ///
+    /// Exit status 78 if the configuration cannot be used: then all its problems are printed, and nothing has changed.
+    Reload(reload::Arguments),
     /// The running relay in one look: what waits, until when, and which accounts do not take mail.
     Status(status::Arguments),
     /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
@@ -135,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::SendTest(arguments) => send_test::run(&arguments),
+        Command::Reload(arguments) => reload::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Queue(arguments) => queue::run(arguments),
         Command::Trace(arguments) => trace::run(arguments),
@@ -175,6 +181,7 @@ mod tests {
             "queue remove --reason held --yes --config /x",
             "status --json --socket /run/x",
             "check --effective --config /etc/hve-relay/hve-relay.toml",
+            "reload --json --config /x",
             "password",
             "certificate --name relay.contoso.com --name 10.20.0.5 --out /etc/hve-relay --days 365",
             "doctor --config /x --account hve01@contoso.com --account hve02@contoso.com --timeout 5s --json",

@@ -40,7 +40,7 @@ pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
             return ExitCode::from(EX_IOERR);
         }
     };
-    match runtime.block_on(daemon::run(config, inherited)) {
+    match runtime.block_on(daemon::run(config, path.to_owned(), inherited)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             telemetry::failed(&fault.to_string());

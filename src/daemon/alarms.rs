@@ -45,6 +45,12 @@ impl Board {
         Self { alarms: Mutex::new(alarms), changed: Notify::new() }
     }
 
+    /// Goes on at another pace.
+    pub(super) fn change(&self, settings: &Settings) {
+        self.lock().pace(settings.alarm_delay, settings.per_hour);
+        self.changed.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Alarms> {
         // Each change is whole before anything can panic.
         self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
@@ -163,9 +169,10 @@ async fn keep<S: Spool>(shared: &Shared<S>, alarms: Vec<(Alarm, Standing)>, mail
 
 /// Looks from time to time at what no event tells, until the relay stops.
 pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
-    let most = shared.setup().notices.queue_age_alarm;
-    let pause = most.map_or(WATCH, |most| (most / 4).clamp(Duration::from_millis(100), WATCH));
+    let mut setups = shared.setup.subscribe();
     loop {
+        let most = setups.borrow_and_update().notices.queue_age_alarm;
+        let pause = most.map_or(WATCH, |most| (most / 4).clamp(Duration::from_millis(100), WATCH));
         // Room is claimed for the largest message, and given back at once.
         match shared.store.begin(shared.ids.next(shared.clock.now()), 0) {
             Ok(_) => shared.alarm(Alarm::DiskLow, AlarmChange::Cleared),
@@ -173,11 +180,13 @@ pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
             // Of the disk this says nothing.
             Err(StoreError::Unavailable(_) | StoreError::Fatal(_)) => {}
         }
-        if let Some(most) = most {
-            watch_queue(&shared, most).await;
+        match most {
+            Some(most) => watch_queue(&shared, most).await,
+            None => shared.alarm(Alarm::QueueOld, AlarmChange::Cleared),
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            _ = setups.changed() => {}
             () = shared.shutdown.reached(Phase::Stopping) => return,
         }
     }

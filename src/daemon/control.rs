@@ -15,11 +15,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::dispatch::{Event, Question};
+use super::reload::Asked;
 use super::socket::{self, Socket};
 use super::{Phase, Shared, operate, past};
 use crate::admin::{
-    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, Report, ReportQuery,
-    SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
+    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, Reloaded, Report,
+    ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId};
@@ -177,6 +178,12 @@ impl<S: Spool> Relay for Control<S> {
     async fn suspend(&self, account: AccountName, length: Option<Duration>, reason: String, by: Operator) -> Result<AccountEntry, Refusal> {
         let shared = self.shared.clone();
         self.in_turn(async move { operate::suspend(&shared, account, length, reason, &by).await }).await
+    }
+
+    async fn reload(&self, by: Operator) -> Result<Reloaded, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.reloads.send(Asked { by, answer }).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())?
     }
 
     async fn resume(&self, account: AccountName, by: Operator) -> Result<AccountEntry, Refusal> {

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::attempt::{self, STORE_RETRY};
 use super::ledger::Books;
-use super::{Phase, Shared};
+use super::{Phase, Setup, Shared, sorting};
 use crate::clock::Timestamp;
 use crate::mail::{DeliveryId, Queued};
-use crate::schedule::{Decision, Ended, Scheduler};
+use crate::schedule::{Decision, Ended, Scheduler, Who};
 use crate::store::{Spool, Start, Started};
 use crate::telemetry;
 
@@ -39,8 +39,28 @@ pub(super) enum Event {
         /// When to try again.
         due: Timestamp,
     },
+    /// From here on another configuration is in force.
+    Switch(Box<Switch>),
+    /// All queued mail is where the configuration sends it.
+    Sorted,
     /// Somebody wants to know or to change something: this is done with the scheduler, between two decisions.
     Ask(Question),
+}
+
+/// See [`Event::Switch`].
+pub(super) struct Switch {
+    pub setup: Arc<Setup>,
+    /// What stood in the way of these may have been put right.
+    pub try_again: Vec<Who>,
+    /// Nothing is sent until [`Event::Sorted`].
+    pub resting: bool,
+    pub done: oneshot::Sender<()>,
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Switch")
+    }
 }
 
 /// See [`Event::Ask`].
@@ -59,20 +79,30 @@ impl std::fmt::Debug for Question {
 const BATCH: usize = 256;
 
 /// Runs until the shutdown has come and the attempts under way have ended, or its grace is over. Returns how many deliveries stay queued.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Scheduler, mut events: mpsc::UnboundedReceiver<Event>) -> usize {
+/// While `resting`, which ends with [`Event::Sorted`], nothing is sent.
+pub(super) async fn run<S: Spool>(
+    shared: Arc<Shared<S>>,
+    mut scheduler: Scheduler,
+    mut events: mpsc::UnboundedReceiver<Event>,
+    mut resting: bool,
+) -> usize {
     let mut attempts = JoinSet::new();
     let mut books = Books::default();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let now = shared.clock.now();
         let phase = shared.shutdown.phase();
-        if phase == Phase::Running {
+        if phase == Phase::Running && !resting {
             let decisions: Vec<Decision> = std::iter::from_fn(|| scheduler.next(now)).collect();
-            let mut starts = Vec::new();
+            let (mut starts, setup) = (Vec::new(), shared.setup());
             for decision in decisions {
                 match decision {
                     Decision::Expire { delivery } => drop(attempts.spawn(attempt::expire(shared.clone(), delivery))),
-                    Decision::Attempt { delivery, account, recipients } => starts.push(Start { delivery, account, recipients }),
+                    Decision::Attempt { delivery, account, recipients } => {
+                        // A delivery may come from a route that takes more at a time.
+                        let most = setup.accounts.get(&account).map_or(recipients, |upstream| upstream.most);
+                        starts.push(Start { delivery, account, recipients: recipients.min(most) });
+                    }
                 }
             }
             // What is reserved is durable before anything of it is used. What was given back or used up may wait: until it is recorded it counts
@@ -89,7 +119,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
             let counts = scheduler.counts();
             return counts.active + counts.ready + counts.deferred + counts.held;
         }
-        let deadline = scheduler.deadline(now).filter(|_| phase == Phase::Running);
+        let deadline = scheduler.deadline(now).filter(|_| phase == Phase::Running && !resting);
         let wait = deadline.into_iter().chain(books.due()).min().map(|deadline| deadline.since(now));
         tokio::select! {
             _ = events.recv_many(&mut batch, BATCH) => {}
@@ -100,7 +130,17 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
         let now = shared.clock.now();
         for event in batch.drain(..) {
             match event {
-                Event::Add(queued) => queued.into_iter().for_each(|queued| scheduler.add(now, queued)),
+                Event::Add(queued) => {
+                    let setup = shared.setup();
+                    for mut queued in queued {
+                        // Its session may have begun under other rules.
+                        if sorting::is_stray(&setup.policy, &queued) {
+                            queued.due = now + STORE_RETRY;
+                            drop(attempts.spawn(sorting::one(shared.clone(), queued.id)));
+                        }
+                        scheduler.add(now, queued);
+                    }
+                }
                 Event::Ended(ended) => {
                     for change in scheduler.ended(now, &ended) {
                         telemetry::gate(&change);
@@ -118,6 +158,17 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, mut scheduler: Schedul
                     scheduler.put_back(now, delivery, due);
                     books.note(now);
                 }
+                Event::Switch(switch) => {
+                    let Switch { setup, try_again, resting: rests, done } = *switch;
+                    scheduler.change(now, setup.schedule.clone());
+                    try_again.iter().for_each(|who| scheduler.try_again(who));
+                    shared.setup.send_replace(setup);
+                    resting = rests;
+                    books.note(now);
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
+                Event::Sorted => resting = false,
                 Event::Ask(Question(question)) => question(&mut scheduler, now),
             }
         }

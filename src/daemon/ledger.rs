@@ -8,6 +8,7 @@
 //! The relay's time and the boot clock run side by side as long as a process lives, so the anchor that ties them together is written once, with
 //! all lines in the new process's time, and again only when the wall clock was set.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -112,7 +113,10 @@ impl Books {
 pub(super) fn restore(ledger: &Ledger, scheduler: &mut Scheduler, accounts: &[AccountName], clock: &Clock, boot_id: &str) {
     let now = clock.now();
     let shift = ledger.anchor.as_ref().map_or(0, |anchor| shift(anchor, clock, boot_id));
-    for holder in accounts.iter().map(Some).chain([None]) {
+    // Also of accounts that are not configured now: they may come back.
+    let recorded = ledger.budget.iter().filter_map(|row| row.account.as_ref()).chain(ledger.suspended.iter().map(|row| &row.account));
+    let holders: BTreeSet<&AccountName> = accounts.iter().chain(recorded).collect();
+    for holder in holders.into_iter().map(Some).chain([None]) {
         let rows: Vec<budget::Row> = ledger.budget.iter().filter(|row| row.account.as_ref() == holder).filter_map(read).collect();
         scheduler.restore(holder, &rows, now, shift);
     }

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -12,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::stream::Stream;
-use super::{Phase, Shared, session};
+use super::{Phase, Setup, Shared, session};
 use crate::clock::Timestamp;
 use crate::config;
 use crate::session::{Settings, Tls};
@@ -83,39 +85,67 @@ impl Entry {
     }
 }
 
-/// Accepts until the shutdown comes; then waits for the sessions to end. They watch the shutdown themselves.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener, entry: Entry) {
-    let entry = Arc::new(entry);
+/// Accepts until the shutdown comes, or until the listener is no longer configured; then waits for the sessions to end. They watch the shutdown
+/// themselves.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener, entry: Arc<Entry>, number: usize) {
     let mut sessions = JoinSet::new();
-    let stopping = shared.shutdown.reached(Phase::Stopping);
-    tokio::pin!(stopping);
+    // As the listener was configured last.
+    let mut last = (shared.setup(), entry);
+    let mut setups = shared.setup.subscribe();
+    let mut gone = pin!(async {
+        // The sender lives as long as what all tasks share.
+        let _ = setups.wait_for(|setup| !setup.entries.contains_key(&number)).await;
+    });
+    let mut stopping = pin!(shared.shutdown.reached(Phase::Stopping));
     loop {
         tokio::select! {
             () = &mut stopping => break,
+            () = &mut gone => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    sessions.spawn(admit(shared.clone(), entry.clone(), stream, peer.ip().to_canonical()));
+                    let setup = shared.setup();
+                    if let Some(entry) = setup.entries.get(&number).cloned() {
+                        last = (setup, entry);
+                    }
+                    let (setup, entry) = last.clone();
+                    sessions.spawn(admit(shared.clone(), setup, entry, stream, peer.ip().to_canonical()));
                 }
                 Err(error) => {
-                    telemetry::accept_failed(entry.address, &error.to_string());
+                    telemetry::accept_failed(last.1.address, &error.to_string());
                     tokio::time::sleep(EXHAUSTED).await;
                 }
             },
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
         }
     }
+    if shared.shutdown.phase() == Phase::Running {
+        // Who had connected before the listener went is still served as it was then.
+        while let Some(Ok((stream, peer))) = accepted_already(&listener).await {
+            sessions.spawn(admit(shared.clone(), last.0.clone(), last.1.clone(), stream, peer.ip().to_canonical()));
+        }
+    }
     drop(listener);
+    drop(last);
     tokio::select! {
         () = async { while sessions.join_next().await.is_some() {} } => {}
         () = shared.shutdown.reached(Phase::Ending) => {}
     }
 }
 
-async fn admit<S: Spool>(shared: Arc<Shared<S>>, entry: Arc<Entry>, mut stream: TcpStream, peer: IpAddr) {
+/// A connection that need not be waited for.
+async fn accepted_already(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    let mut accept = pin!(listener.accept());
+    std::future::poll_fn(|cx| match accept.as_mut().poll(cx) {
+        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+async fn admit<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: Arc<Entry>, mut stream: TcpStream, peer: IpAddr) {
     // Replies are small and each is waited for: without this, delayed acknowledgements cost 40 ms a message.
     let _ = stream.set_nodelay(true);
     let is_balancer = entry.proxy_from.iter().any(|network| network.contains(&peer));
-    let setup = shared.setup();
     let connects = |client: IpAddr| setup.policy.connect(shared.clock.now(), client);
     let admission = if is_balancer { Place::take(&shared, None) } else { connects(peer).and_then(|()| Place::take(&shared, Some(peer))) };
     let mut place = match admission {

@@ -27,6 +27,11 @@ impl Logins {
         Self { failures: Mutex::new(Failures::new(most_failures)), turns: Semaphore::new(TURNS) }
     }
 
+    /// Another number of failures; those that there were still count.
+    pub fn change(&self, most_failures: usize) {
+        self.failures().change(most_failures);
+    }
+
     /// Finds out which of the users' credentials these are. `now` is asked once when they are known and once when they are verified.
     ///
     /// # Errors

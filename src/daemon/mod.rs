@@ -9,6 +9,7 @@
 //!                                  ▲                                           │ Settled
 //!                                  └───────────────────────────────────────────┘
 //! operator ─▶ socket ─▶ control ─▶ store, then Ask ─▶ dispatcher
+//! SIGHUP ─▶ reload (owns the listeners) ─▶ a new Setup, Switch ─▶ dispatcher
 //! ```
 //!
 //! Invariants: a client sees 250 only after the store has said `Ok`; an attempt begins only after the store has recorded what it reserves and
@@ -24,20 +25,23 @@ mod history;
 mod inherit;
 mod ledger;
 mod listener;
+mod listening;
 mod login;
 mod notices;
 mod operate;
 mod parting;
 mod past;
+mod reload;
 mod service;
 mod session;
 mod setup;
 mod shutdown;
 mod socket;
+mod sorting;
 mod stream;
 mod tokens;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,13 +49,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::clock::{Clock, Timestamp};
-use crate::config::{self, Config};
-use crate::intake::{Door, Habits};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::intake::{Door, Habits, Policy};
 use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName};
 use crate::schedule::Scheduler;
 use crate::store::history::History;
@@ -62,8 +66,10 @@ use crate::tls::{CertificateError, TlsError};
 
 use alarms::Board;
 use listener::Entry;
+use listening::Listening;
 use login::Logins;
 use notices::Desk;
+use reload::{Asked, Reloads};
 use setup::{Setup, Upstream};
 use shutdown::Signals;
 use socket::Socket;
@@ -121,14 +127,15 @@ pub enum Fault {
     Task(String),
 }
 
-/// Runs the relay until a signal ends it.
+/// Runs the relay until a signal ends it. A reload reads the configuration again from `path`.
 ///
 /// # Errors
 /// If a listener or the data directory cannot be had at start, or if the store fails for good.
-pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
+pub async fn run(config: Config, path: PathBuf, mut inherited: Inherited) -> Result<(), Fault> {
     let clock = Clock::start();
     // Before anybody can know that the relay runs.
     let signals = Signals::catch().map_err(|error| Fault::Task(error.to_string()))?;
+    let hangup = signal(SignalKind::hangup()).map_err(|error| Fault::Task(error.to_string()))?;
     // The lock of the data directory first: of two relays with one configuration, the second should name the first, not a busy port.
     let store = Sqlite::open(&config.store)?;
     let (recovered, newest) = (store.recovered(), store.newest());
@@ -137,10 +144,14 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     }
     recovered.damaged.iter().for_each(telemetry::content_damaged);
     let history = history::open(&config.history, &config.store.data_dir, config.store.reserve);
-    let listeners = bind(&config, inherited, clock.now())?;
+    let mut listening = Listening::default();
+    let opening = listening.open(&config.listeners, &mut inherited)?;
+    if let Some(address) = inherited.left() {
+        return Err(Fault::Inherited(address));
+    }
+    let entries = opening.entries(&config.listeners, &config.session, clock.now())?;
     // Whoever asks before the queue is recovered waits for the answer.
     let socket = Socket::bind(&config.control_socket).map_err(|why| Fault::control(&config.control_socket, why))?;
-    let addresses: Vec<SocketAddr> = listeners.iter().map(|(_, entry)| entry.address).collect();
 
     let now = clock.now();
     let mut scheduler = Scheduler::new(config.schedule.clone());
@@ -150,12 +161,15 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
     let board = Board::new(&config.notices, ledger.alarms, &names);
     let desk = Desk::new(&config.notices, ledger.gathering);
-    let (mut queued, mut doubtful) = (0, Vec::new());
+    let (mut queued, mut stray, mut doubtful) = (0, false, Vec::new());
+    let policy = Policy::new(config.intake.clone());
     let known: HashSet<RouteName> = config.schedule.accounts.iter().map(|account| account.route.clone()).collect();
     store
         .queued(|entry: Queued| {
             queued += 1;
-            if !known.contains(&entry.route) {
+            if sorting::is_stray(&policy, &entry) {
+                stray = true;
+            } else if !known.contains(&entry.route) {
                 telemetry::route_unknown(entry.id, &entry.route);
             }
             match entry.in_doubt {
@@ -171,19 +185,22 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     doubt::found(&store, &config.schedule, now, doubtful).await?.into_iter().for_each(|entry| scheduler.add(now, entry));
 
     let (dispatcher, events) = mpsc::unbounded_channel();
+    let (reloads, asked) = mpsc::channel(1);
+    let mut reloading = Reloads::new(path, &config, hangup, asked);
+    reloading.sort_first = stray;
     let accounts = config.schedule.accounts.len();
-    let shared = Arc::new(Shared::new(config, (store, history), newest, (clock, boot_id), dispatcher, (board, desk))?);
+    let shared =
+        Arc::new(Shared::new((config, entries), (store, history), newest, (clock, boot_id), (dispatcher, reloads), (board, desk))?);
     shared.doubts.store(in_doubt as u64, Ordering::Relaxed);
     let mut tasks = JoinSet::new();
-    for (listener, entry) in listeners {
-        tasks.spawn(listener::run(shared.clone(), listener, entry));
-    }
+    let addresses = listening.follow(&shared, opening);
+    tasks.spawn(reloading.run(shared.clone(), listening));
     tasks.spawn(alarms::run(shared.clone()));
     tasks.spawn(alarms::watch(shared.clone()));
     tasks.spawn(tokens::announce(shared.clone()));
     tasks.spawn(notices::run(shared.clone()));
     tasks.spawn(notices::watch(shared.clone()));
-    let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events));
+    let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events, stray));
     let control = tokio::spawn(control::serve(shared.clone(), socket));
     let service = tokio::spawn(service::run(shared.clone()));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
@@ -216,25 +233,6 @@ pub async fn run(config: Config, inherited: Inherited) -> Result<(), Fault> {
     }
 }
 
-fn bind(config: &Config, mut inherited: Inherited, now: Timestamp) -> Result<Vec<(TcpListener, Entry)>, Fault> {
-    let bind = |wanted: &config::Listener| {
-        let listener = inherited.bound_to(wanted.address).map_or_else(|| std::net::TcpListener::bind(wanted.address), Ok);
-        let listener = listener.and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            TcpListener::from_std(listener)
-        });
-        let bound = listener.and_then(|listener| listener.local_addr().map(|bound| (listener, bound)));
-        let (listener, bound) = bound.map_err(|why| Fault::bind(wanted.address, why))?;
-        let entry = Entry::new(wanted.clone(), &config.session, bound, now);
-        entry.map(|entry| (listener, entry)).map_err(|why| Fault::Certificate { address: wanted.address, why })
-    };
-    let listeners = config.listeners.iter().map(bind).collect::<Result<_, _>>()?;
-    match inherited.left() {
-        Some(address) => Err(Fault::Inherited(address)),
-        None => Ok(listeners),
-    }
-}
-
 /// Waits; for ever if there is nothing to wait for.
 async fn sleep(wait: Option<Duration>) {
     match wait {
@@ -256,8 +254,14 @@ pub fn bind_hint(why: &io::Error) -> &'static str {
 }
 
 impl Fault {
-    fn bind(address: SocketAddr, why: io::Error) -> Self {
-        let hint = bind_hint(&why);
+    /// `own` is the relay's own listener on that port, if there is one.
+    fn bind(address: SocketAddr, why: io::Error, own: Option<SocketAddr>) -> Self {
+        let hint = match own {
+            Some(_) if why.kind() == io::ErrorKind::AddrInUse => {
+                "; the relay itself listens on that port, on another address: this needs a restart"
+            }
+            _ => bind_hint(&why),
+        };
         Self::Bind { address, why, hint }
     }
 
@@ -286,6 +290,7 @@ struct Shared<S> {
     habits: Mutex<Habits>,
     logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
+    reloads: mpsc::Sender<Asked>,
     shutdown: Shutdown,
     alarms: Board,
     /// Attempts in doubt since the start, those that were found then included.
@@ -295,11 +300,11 @@ struct Shared<S> {
 
 impl<S: Spool> Shared<S> {
     fn new(
-        config: Config,
+        (config, entries): (Config, HashMap<usize, Arc<Entry>>),
         (store, history): (S, History),
         newest: Option<QueueId>,
         (clock, boot_id): (Clock, String),
-        dispatcher: mpsc::UnboundedSender<dispatch::Event>,
+        (dispatcher, reloads): (mpsc::UnboundedSender<dispatch::Event>, mpsc::Sender<Asked>),
         (board, desk): (Board, Desk),
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
@@ -313,8 +318,9 @@ impl<S: Spool> Shared<S> {
             habits: Mutex::new(Habits::new(clock.now())),
             clock,
             logins: Logins::new(config.login_failures),
-            setup: watch::Sender::new(Arc::new(Setup::new(config)?)),
+            setup: watch::Sender::new(Arc::new(Setup::new(config, entries)?)),
             dispatcher,
+            reloads,
             shutdown: Shutdown::default(),
             alarms: board,
             doubts: AtomicU64::new(0),

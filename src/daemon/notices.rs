@@ -43,6 +43,12 @@ impl Desk {
         Self { pace: Mutex::new(pace), gathered: Notify::new() }
     }
 
+    /// Goes on at another pace.
+    pub(super) fn change(&self, settings: &Settings) {
+        self.pace().change(settings.digest_interval, settings.per_hour);
+        self.gathered.notify_one();
+    }
+
     fn pace(&self) -> MutexGuard<'_, Pace> {
         // Each change is whole before anything can panic.
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
@@ -259,11 +265,13 @@ async fn digest<S: Spool>(shared: &Shared<S>, reader: &Mailbox, now: Timestamp) 
 
 /// Warns of mail that waits for long, until the relay stops.
 pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
-    let Some(patience) = shared.setup().notices.delay_warning else { return };
-    let pause = (patience / 4).clamp(Duration::from_millis(100), WATCH);
+    let mut setups = shared.setup.subscribe();
     loop {
-        let before = shared.clock.now() - patience;
-        while let Ok(delayed) = shared.store.delayed(before, AT_ONCE).await {
+        let patience = setups.borrow_and_update().notices.delay_warning;
+        let before = patience.map_or(Timestamp::default(), |patience| shared.clock.now() - patience);
+        while patience.is_some()
+            && let Ok(delayed) = shared.store.delayed(before, AT_ONCE).await
+        {
             let more = delayed.len() == AT_ONCE;
             for listed in delayed {
                 match warn(&shared, listed).await {
@@ -277,7 +285,8 @@ pub(super) async fn watch<S: Spool>(shared: Arc<Shared<S>>) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = sleep(patience.map(|patience| (patience / 4).clamp(Duration::from_millis(100), WATCH))) => {}
+            _ = setups.changed() => {}
             () = shared.shutdown.reached(Phase::Stopping) => return,
         }
     }

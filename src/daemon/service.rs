@@ -27,7 +27,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
     let watchdog = sd_notify::watchdog_enabled();
     // As sd_watchdog_enabled(3) advises: at half the time.
     let interval = watchdog.map_or(STATUS, |limit| limit / 2).max(Duration::from_millis(1));
-    tell(&[NotifyState::Ready]);
+    ready();
     loop {
         match tokio::time::timeout(interval, status(&shared)).await {
             Ok(Ok(text)) => {
@@ -44,6 +44,18 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>) {
     }
     let text = "Stopping: what is under way may end, the rest stays queued";
     tell(&[NotifyState::Stopping, NotifyState::Status(text)]);
+}
+
+/// Another configuration is being read: the service manager waits for [`ready`]. It wants to know when that began.
+pub(super) fn reloading() {
+    if let Ok(began) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, began]);
+    }
+}
+
+/// The relay is ready, by one configuration or another.
+pub(super) fn ready() {
+    tell(&[NotifyState::Ready]);
 }
 
 /// How the relay stands, as those tell it who must answer for it to be alive.

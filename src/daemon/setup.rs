@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fault;
+use super::listener::Entry;
 use super::tokens::Tokens;
-use crate::config::Config;
+use crate::config::{Config, Credentials, Route};
 use crate::intake::{Policy, Users};
 use crate::mail::{AccountName, Message, SenderPolicy, Senders};
 use crate::notice;
@@ -15,7 +16,8 @@ use crate::reply::Catalogue;
 use crate::schedule;
 use crate::session;
 use crate::smtp::Mailbox;
-use crate::upstream::{Endpoint, Login, Pool};
+use crate::upstream::oauth::App;
+use crate::upstream::{Endpoint, Login, Pool, Timeouts};
 
 /// See the head of this file.
 pub(super) struct Setup {
@@ -30,6 +32,8 @@ pub(super) struct Setup {
     pub catalogue: Catalogue,
     pub notices: notice::Settings,
     pub price_per_million: f64,
+    /// What each listener does with its connections, by the listener's number.
+    pub entries: HashMap<usize, Arc<Entry>>,
     /// How long a stop waits for what is under way.
     pub grace: Duration,
 }
@@ -44,6 +48,19 @@ pub(super) struct Upstream {
     /// `host:port`, as logs show it.
     pub relay: String,
     pub login: Option<Login>,
+    /// The most recipients that travel together.
+    pub most: u16,
+    pub written: Written,
+}
+
+/// What an upstream was made of, to be compared with another configuration.
+#[derive(Debug, PartialEq)]
+pub(super) struct Written {
+    pub route: Route,
+    credentials: Option<Credentials>,
+    app: Option<App>,
+    timeouts: Timeouts,
+    hostname: String,
 }
 
 impl Setup {
@@ -51,12 +68,28 @@ impl Setup {
     ///
     /// # Errors
     /// If the certificates of an authority cannot be had.
-    pub fn new(config: Config) -> Result<Self, Fault> {
-        let tokens = Tokens::new(&config.apps)?;
+    pub fn new(config: Config, entries: HashMap<usize, Arc<Entry>>) -> Result<Self, Fault> {
+        let tokens = Tokens::new(&config.apps, None)?;
+        let policy = Policy::new(config.intake.clone());
+        Self::with(config, entries, tokens, policy)
+    }
+
+    /// What another configuration means: tokens, and what clients have used of a minute, are taken over.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn renewed(&self, config: Config, entries: HashMap<usize, Arc<Entry>>) -> Result<Self, Fault> {
+        let tokens = Tokens::new(&config.apps, Some(&self.tokens))?;
+        let policy = self.policy.renewed(config.intake.clone());
+        Self::with(config, entries, tokens, policy)
+    }
+
+    fn with(config: Config, entries: HashMap<usize, Arc<Entry>>, tokens: Tokens, policy: Policy) -> Result<Self, Fault> {
         Ok(Self {
             accounts: upstreams(&config, &tokens)?,
             tokens,
-            policy: Arc::new(Policy::new(config.intake)),
+            entries,
+            policy: Arc::new(policy),
             session: Arc::new(config.session),
             users: Arc::new(Users::new(config.users)),
             schedule: config.schedule,
@@ -92,7 +125,19 @@ fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Up
             let address = account.name.as_str().parse().ok().filter(|_| login.is_some());
             let relay = format!("{}:{}", route.host, route.port);
             let sender = route.sender.clone();
-            upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint: endpoint.clone(), relay, login });
+            let credentials = config.logins.get(&account.name).cloned();
+            let app = credentials.as_ref().and_then(|credentials| credentials.proof.app());
+            let written = Written {
+                route: route.clone(),
+                app: config.apps.iter().find(|known| Some(&known.name) == app).cloned(),
+                credentials,
+                timeouts: config.upstream.timeouts,
+                hostname: config.session.hostname.clone(),
+            };
+            let most = config.intake.routes.iter().find(|settings| settings.name == route.name);
+            let most = most.map_or(u16::MAX, |settings| settings.recipients_per_delivery.clamp(1, usize::from(u16::MAX)) as u16);
+            let endpoint = endpoint.clone();
+            upstreams.insert(account.name.clone(), Upstream { address, sender, endpoint, relay, login, most, written });
         }
     }
     Ok(upstreams)

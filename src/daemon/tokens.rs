@@ -1,6 +1,6 @@
 //! The OAuth applications of the running relay: where their tokens come from, and the announcement of secrets and certificates that end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,9 +24,14 @@ const SOON: i64 = 30;
 pub(super) struct Tokens(BTreeMap<AppName, TokenSource>);
 
 impl Tokens {
-    /// Reads the authorities' certificates and asks for nothing yet.
-    pub fn new(apps: &[App]) -> Result<Self, TlsError> {
+    /// Reads the authorities' certificates and asks for nothing yet. An application that is as it was keeps its token.
+    pub fn new(apps: &[App], former: Option<&Self>) -> Result<Self, TlsError> {
         let source = |app: &App| {
+            if let Some(kept) = former.and_then(|former| former.0.get(&app.name)).filter(|kept| kept.app() == app) {
+                // Its secret may be another one now.
+                kept.forgive();
+                return Ok((app.name.clone(), kept.clone()));
+            }
             let tls = tls::client_config(app.tls_ca_file.as_deref())?;
             Ok((app.name.clone(), TokenSource::new(app.clone(), tls, telemetry::token)))
         };
@@ -45,9 +50,17 @@ impl Tokens {
 
 /// Announces what ends soon, until the relay stops. The files are read anew each time: a certificate that was replaced is heeded.
 pub(super) async fn announce<S: Spool>(shared: Arc<Shared<S>>) {
-    let apps: Arc<Vec<App>> = Arc::new(shared.setup().tokens.0.values().map(|source| source.app().clone()).collect());
-    let mut expiries = BTreeMap::<&AppName, Expiry>::new();
-    while !apps.is_empty() {
+    let mut expiries = BTreeMap::<AppName, Expiry>::new();
+    let mut setups = shared.setup.subscribe();
+    let mut announced = BTreeSet::new();
+    loop {
+        let apps: Arc<Vec<App>> = Arc::new(setups.borrow_and_update().tokens.0.values().map(|source| source.app().clone()).collect());
+        // Of what is not used any more there is nothing to say.
+        let named: BTreeSet<String> = apps.iter().map(|app| alarm(app).to_string()).collect();
+        for gone in announced.difference(&named).filter_map(|name: &String| name.parse().ok()) {
+            shared.alarm(gone, AlarmChange::Cleared);
+        }
+        announced = named;
         let reading = apps.clone();
         let ends = tokio::task::spawn_blocking(move || reading.iter().map(end).collect::<Vec<_>>()).await.unwrap_or_default();
         let now = Clock::wall();
@@ -60,13 +73,14 @@ pub(super) async fn announce<S: Spool>(shared: Arc<Shared<S>>) {
                 continue;
             };
             let days = days_left(end, now);
-            if expiries.entry(&app.name).or_default().is_due(end, now) {
+            if expiries.entry(app.name.clone()).or_default().is_due(end, now) {
                 telemetry::credential_ends(app, end, days);
             }
             shared.alarm(alarm(app), if days <= SOON { AlarmChange::Raised(told(app, end, days)) } else { AlarmChange::Cleared });
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
+            _ = setups.changed() => {}
             () = shared.shutdown.reached(Phase::Stopping) => return,
         }
     }

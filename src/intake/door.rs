@@ -23,6 +23,11 @@ impl Door {
         Self { most: settings.sessions, most_per_address: settings.sessions_per_address, total: 0, per_address: HashMap::new() }
     }
 
+    /// Other limits; whoever is in stays.
+    pub fn change(&mut self, settings: &Settings) {
+        (self.most, self.most_per_address) = (settings.sessions, settings.sessions_per_address);
+    }
+
     /// Lets a connection in; then [`Door::leave`] must be called when it ends.
     ///
     /// # Errors
@@ -117,6 +122,20 @@ mod tests {
         door.leave(a);
         assert_eq!(door.admit(c), Ok(()));
         assert_eq!(door.sessions(), 3);
+    }
+
+    #[test]
+    fn a_lower_limit_lets_nobody_in_until_enough_have_left() {
+        let mut door = Door::new(&Settings { sessions: 3, sessions_per_address: 3, ..Settings::default() });
+        let (a, b) = (address("10.0.0.1"), address("10.0.0.2"));
+        [a, a, b].into_iter().for_each(|peer| door.admit(peer).expect("room"));
+        door.change(&Settings { sessions: 2, sessions_per_address: 1, ..Settings::default() });
+        door.admit(b).expect_err("all are in use");
+        door.leave(a);
+        door.leave(b);
+        door.admit(a).expect_err("it has as many as it may");
+        assert_eq!(door.admit(b), Ok(()));
+        assert_eq!(door.sessions(), 2);
     }
 
     #[test]

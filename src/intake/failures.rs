@@ -40,6 +40,11 @@ impl Failures {
         Self { most, addresses: HashMap::new() }
     }
 
+    /// Another number; what failed still counts.
+    pub fn change(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// A login failed. Returns how long its refusal is to wait, and how many failures there have been.
     pub fn failed(&mut self, peer: IpAddr, now: Timestamp) -> (Duration, usize) {
         let address = counted(peer);

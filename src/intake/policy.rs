@@ -47,15 +47,25 @@ pub struct Policy {
 
 impl Policy {
     /// The policy that the settings mean.
-    pub fn new(mut settings: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
+        let rates = Rates::new(&settings.clients);
+        Self::with(settings, rates)
+    }
+
+    /// The policy that other settings mean; what was used of a minute still counts where its limit is as before.
+    pub fn renewed(&self, settings: Settings) -> Self {
+        let rates = self.rates.renewed(&settings.clients);
+        Self::with(settings, rates)
+    }
+
+    fn with(mut settings: Settings, rates: Rates) -> Self {
         let mut networks: Vec<(IpNet, usize)> =
             settings.clients.iter().enumerate().flat_map(|(i, client)| client.networks.iter().map(move |network| (*network, i))).collect();
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         let domains = settings.accepted_domains.iter().map(|domain| canonical(domain)).collect();
-        let rates = Arc::new(Rates::new(&settings.clients));
         let routes = Routes::new(std::mem::take(&mut settings.routes), &settings.clients);
         let clients = std::mem::take(&mut settings.clients).into_iter().map(Arc::new).collect();
-        Self { settings, clients, networks, domains, routes, rates }
+        Self { settings, clients, networks, domains, routes, rates: Arc::new(rates) }
     }
 
     /// The client that a peer's address belongs to, if any. An IPv4 address in IPv6 clothes counts as the IPv4 address.
@@ -187,6 +197,12 @@ impl Policy {
     /// The next route for recipients that `route` has not taken: behind it in the client's order, so that a message never comes back to one.
     pub fn way_behind(&self, route: &RouteName, client: &ClientName, class: Class, size: u64) -> Option<&RouteSettings> {
         self.routes.way_behind(route, client, class, size)
+    }
+
+    /// Where queued mail goes whose route does not take it any more: to the route that would be its own if it came now. None: it stays, because
+    /// its route takes it, or because no other does.
+    pub fn elsewhere(&self, route: &RouteName, client: &ClientName, class: Class, size: u64) -> Option<&RouteName> {
+        self.routes.elsewhere(route, client, class, size)
     }
 
     fn no_route(&self, client: &ClientName, mailbox: &Mailbox, class: Class) -> Reply {

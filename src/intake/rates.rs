@@ -71,7 +71,7 @@ impl Rate {
 
 /// The limiters of all clients.
 #[derive(Debug, Default)]
-pub(super) struct Rates(HashMap<(ClientName, Rate), Meter>);
+pub(super) struct Rates(HashMap<(ClientName, Rate), Arc<Meter>>);
 
 #[derive(Debug)]
 struct Meter {
@@ -97,9 +97,20 @@ impl Rates {
     pub fn new<'c>(clients: impl IntoIterator<Item = &'c ClientSettings>) -> Self {
         let meters = clients.into_iter().flat_map(|client| {
             let limits = Rate::ALL.into_iter().filter_map(|rate| Some((rate, client.per_minute(rate)?)));
-            limits.map(|(rate, most)| ((client.name.clone(), rate), Meter::new(most)))
+            limits.map(|(rate, most)| ((client.name.clone(), rate), Arc::new(Meter::new(most))))
         });
         Self(meters.collect())
+    }
+
+    /// The same for other clients; where a limit is as before, what has been used of it still counts.
+    pub fn renewed<'c>(&self, clients: impl IntoIterator<Item = &'c ClientSettings>) -> Self {
+        let mut renewed = Self::new(clients);
+        for (which, meter) in &mut renewed.0 {
+            if let Some(former) = self.0.get(which).filter(|former| former.most == meter.most) {
+                *meter = former.clone();
+            }
+        }
+        renewed
     }
 
     /// Takes one for a client.
@@ -174,6 +185,22 @@ mod tests {
         }
         // Whoever comes when it was told is served.
         assert_eq!(rates.take(later + Duration::from_secs(43), &client, Rate::Recipients), Ok(()));
+    }
+
+    #[test]
+    fn what_was_used_still_counts_after_a_reload_that_leaves_the_limit_as_it_was() {
+        let (rates, client) = rates(1);
+        for rate in [Rate::Messages, Rate::Recipients] {
+            assert_eq!(rates.take(START, &client, rate), Ok(()));
+        }
+        let mut settings = ClientSettings::new(client.clone(), Vec::new());
+        settings.messages_per_minute = NonZeroU32::new(1);
+        settings.recipients_per_minute = NonZeroU32::new(3);
+        let renewed = rates.renewed([&settings]);
+        assert!(renewed.take(START, &client, Rate::Messages).is_err());
+        assert_eq!(renewed.take(START, &client, Rate::Recipients), Ok(()));
+        // Sessions that began before still count, in the same place.
+        assert!(rates.take(START + Duration::from_secs(59), &client, Rate::Messages).is_err());
     }
 
     #[test]

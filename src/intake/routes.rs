@@ -10,6 +10,9 @@ use std::collections::HashMap;
 use super::ClientSettings;
 use crate::mail::{Class, ClientName, RouteName};
 
+/// Octets that relaying adds to a message, more or less: the longest sender, twice, and its longest name.
+const GROWTH: u64 = 16 << 10;
+
 /// One `[[route]]`, as far as it says what goes there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSettings {
@@ -110,6 +113,21 @@ impl Routes {
         routes.find(|route| route.takes_size(size))
     }
 
+    /// The way of mail that is queued for a route, if that one does not take it any more and another does.
+    pub(super) fn elsewhere(&self, route: &RouteName, client: &ClientName, class: Class, size: u64) -> Option<&RouteName> {
+        let stays = |known: &RouteSettings| {
+            // Which of the sizes up to the largest it was when it came, with all that relaying adds, nobody remembers.
+            let fits = size <= known.message_size && (known.size_over == 0 || size + GROWTH > known.size_over);
+            known.name == *route && known.takes_from(Some(client), class) && fits
+        };
+        if self.all.iter().any(stays) {
+            return None;
+        }
+        let sure = self.way(client, class, size).filter(|way| size + GROWTH <= way.message_size);
+        let way = sure.or_else(|| self.way(client, class, size + GROWTH)).or_else(|| self.way(client, class, size));
+        way.map(|way| &way.name).filter(|name| *name != route)
+    }
+
     /// The largest message that can be sent to a client's recipients of a class; none: no message can.
     pub(super) fn largest(&self, client: &ClientName, class: Class) -> Option<u64> {
         self.of(client)[class as usize].largest
@@ -146,6 +164,26 @@ mod tests {
             RouteSettings { message_size: 2_000, ..route("smarthost", &both) },
         ];
         Routes::new(all, &[devices, erp, web])
+    }
+
+    #[test]
+    fn queued_mail_stays_with_a_route_that_takes_it_and_else_goes_where_it_would_go_now() {
+        let routes = routes();
+        for (route, client, class, size, expected) in [
+            ("smarthost", "devices", Class::Internal, 1, None),
+            ("hve", "devices", Class::Internal, 1_000, None),
+            ("hve", "devices", Class::External, 1, Some("connector")),
+            ("hve", "devices", Class::Internal, 1_001, Some("connector")),
+            ("hve", "web", Class::External, 10, Some("smarthost")),
+            ("connector", "web", Class::External, 10, Some("smarthost")),
+            ("gone", "devices", Class::Internal, 10, Some("hve")),
+            ("gone", "nobody any more", Class::External, 10, Some("smarthost")),
+            ("gone", "devices", Class::External, 3_001, None),
+            ("archive", "erp", Class::Internal, 400, None),
+        ] {
+            let found = routes.elsewhere(&RouteName::new(route), &ClientName::new(client), class, size);
+            assert_eq!(found.map(RouteName::as_str), expected, "{route} {client} {class:?} {size}");
+        }
     }
 
     #[test]

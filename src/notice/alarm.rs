@@ -88,6 +88,11 @@ impl Alarms {
         Self { delay, per_hour, known: known.into_iter().collect(), mails: VecDeque::new() }
     }
 
+    /// Another pace; what is known stays.
+    pub fn pace(&mut self, delay: Duration, per_hour: usize) {
+        (self.delay, self.per_hour) = (delay, per_hour);
+    }
+
     /// Something was seen at the time `now`. Returns whether it is new.
     pub fn change(&mut self, now: Timestamp, alarm: &Alarm, change: &AlarmChange) -> bool {
         match (change, self.known.get_mut(alarm)) {

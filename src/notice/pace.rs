@@ -72,6 +72,11 @@ impl Pace {
         Self { interval, per_hour, readers: HashMap::new() }
     }
 
+    /// Another pace; what is gathered, and what each reader has had, still counts.
+    pub fn change(&mut self, interval: Duration, per_hour: usize) {
+        (self.interval, self.per_hour) = (interval, per_hour);
+    }
+
     /// So many recipients have been gathered for a reader, the first at that time.
     pub fn restore(&mut self, reader: Mailbox, count: usize, since: Timestamp) {
         self.readers.entry(reader).or_default().gathered = Some((count, since));

@@ -359,7 +359,7 @@ impl Scheduler {
     }
 
     pub(super) fn members(&self, set: AccountSet) -> impl Iterator<Item = &Account> {
-        self.accounts.iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0).map(|(_, account)| account)
+        self.in_service().iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0).map(|(_, account)| account)
     }
 
     /// The share of the day's budget that a priority must leave.
@@ -425,7 +425,7 @@ impl Scheduler {
             Affinity::None => 0,
         };
         let mut best: Option<(u32, u64, usize)> = None;
-        for (i, account) in self.accounts.iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
+        for (i, account) in self.in_service().iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
             if !self.open(now, account, entry.class) || !has_room(now, &account.budget, entry.class, keep) {
                 continue;
             }

@@ -19,7 +19,7 @@ pub use settings::{HistorySettings, Settings};
 use std::future::Future;
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Content, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
+use crate::mail::{AccountName, Class, Content, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
 use crate::smtp::Mailbox;
 
 /// Why the store did not do what was asked.
@@ -336,6 +336,13 @@ pub trait Spool: Send + Sync + 'static {
     /// Records that an operator holds deliveries, or releases them; those that are not there are left out. Mail waits meanwhile: of very many,
     /// give some thousands at a time.
     fn hold(&self, deliveries: Vec<DeliveryId>, held: bool) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records that deliveries go another way from now on, each as mail of a class; those that are not there are left out. As of [`Self::hold`],
+    /// mail waits meanwhile.
+    fn reroute(&self, moves: Vec<(DeliveryId, RouteName, Class)>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Goes on with other numbers; of the directory nothing changes.
+    fn follow(&self, settings: &Settings);
 
     /// Removes a delivery that nobody will get any more, with its message and content if it was the last. Returns whether the message left;
     /// what is not there does not.

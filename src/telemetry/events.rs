@@ -30,6 +30,31 @@ pub fn stopping(grace: Duration) {
     info!(target: DAEMON, event = "stopping", grace = grace.as_secs_f64(), "stopping: what is not delivered stays queued");
 }
 
+/// Another configuration is in force; `by` is who asked for it, `rerouted` how many queued deliveries go another way now.
+pub fn reloaded(by: &str, listeners: &[String], accounts: usize, rerouted: usize) {
+    let listeners = listeners.join(", ");
+    info!(target: CONFIG, event = "reloaded", by, listeners, accounts, rerouted, "the new configuration is in force");
+}
+
+/// The configuration cannot be used as it is now: told for each of its problems. Nothing has changed.
+pub fn reload_failed(by: &str, problem: &str) {
+    error!(target: CONFIG, event = "reload-failed", by, problem, "the new configuration is not used, and the one before stays in force");
+}
+
+/// A queued delivery's route is gone, or does not take it any more: it goes another way.
+pub fn rerouted(delivery: DeliveryId, former: &RouteName, route: &RouteName, class: Class) {
+    info!(
+        target: SCHEDULE,
+        event = "rerouted",
+        queue_id = %delivery.message,
+        part = delivery.part,
+        route = %route,
+        former = %former,
+        class = class.as_str(),
+        "queued mail follows the new rules"
+    );
+}
+
 /// The relay could not start, or had to end.
 pub fn failed(why: &str) {
     error!(target: DAEMON, event = "failed", why, "the relay has ended");

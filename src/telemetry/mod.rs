@@ -19,6 +19,6 @@ mod tests;
 pub use catalogue::{Event, Field, Holds, Room, event, events_page};
 pub use events::*;
 pub use lines::Log;
-pub use output::start;
+pub use output::{set_level, start};
 pub use settings::{Format, Level, NotAFormat, Settings};
 pub use table::{EVENTS, FIELDS};

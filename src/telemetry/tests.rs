@@ -136,6 +136,8 @@ fn tell_all() {
     stopped(3);
     watchdog_missed("the store");
     config_warning("odd");
+    reloaded("SIGHUP", &["127.0.0.1:25".to_owned()], 1, 0);
+    reload_failed("uid 0", "hve-relay.toml:1: x: found: write y");
     log_lost(7);
     connection_refused(peer, &reply);
     accept_failed(listener, "too many open files");
@@ -199,6 +201,7 @@ fn tell_all() {
         gate(&Change::Opened { gate: gate_of });
     }
     route_unknown(id, &route);
+    rerouted(id, &route, &route, Class::External);
     token(&AppName::new("relay"), &News::Fetched { life: Duration::from_secs(3_600) });
     for pause in [PauseLength::Suspended, PauseLength::BackOff] {
         let fault = TokenFault { reason: "refused".to_owned(), pause, advice: "ask".to_owned() };

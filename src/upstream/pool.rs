@@ -2,8 +2,8 @@
 //!
 //! A connection is taken out for one transaction and put back after it. The freshest goes first, so that those beyond what the traffic needs
 //! grow idle and are closed. Whether the server has closed one in the meantime is seen before it is used; what slips through that check is
-//! caught by [`deliver`], once. The pool does not limit how many there are: the scheduler does. It belongs to one configuration; on a reload
-//! that changes endpoints or credentials, close it and make another.
+//! caught by [`deliver`], once. The pool does not limit how many there are: the scheduler does. It belongs to one configuration: another one gets
+//! another ([`Pool::succeeded_by`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,6 +27,8 @@ struct Shelf {
     warm: HashMap<AccountName, Vec<Connection>>,
     /// A task is closing what grows idle; there is one while anything is warm.
     swept: bool,
+    /// Another pool has taken its place: what comes back is closed.
+    closed: bool,
 }
 
 /// How an attempt came by its connection, for the log.
@@ -122,14 +124,29 @@ impl Pool {
 
     /// Keeps a connection warm, or closes it if it cannot or should not be used again. Needs a tokio runtime.
     pub fn put(&self, account: &AccountName, connection: Connection) {
-        if !connection.usable() || self.is_spent(&connection, Instant::now()) {
+        let mut shelf = self.shelf();
+        if shelf.closed || !connection.usable() || self.is_spent(&connection, Instant::now()) {
+            drop(shelf);
             part_with(connection);
             return;
         }
-        let mut shelf = self.shelf();
         shelf.warm.entry(account.clone()).or_default().push(connection);
         if !std::mem::replace(&mut shelf.swept, true) {
             tokio::spawn(sweep(self.settings, Arc::downgrade(&self.shelf)));
+        }
+    }
+
+    /// Another pool takes the place of this one, with the warm connections of the accounts that stay as they were. The others are closed, and
+    /// those in use are when they come back. Needs a tokio runtime.
+    pub fn succeeded_by(&self, other: &Self, stays: impl Fn(&AccountName) -> bool) {
+        let warm = {
+            let mut shelf = self.shelf();
+            shelf.closed = true;
+            std::mem::take(&mut shelf.warm)
+        };
+        for (account, connections) in warm {
+            let keep = stays(&account);
+            connections.into_iter().for_each(|connection| if keep { other.put(&account, connection) } else { part_with(connection) });
         }
     }
 

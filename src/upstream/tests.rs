@@ -551,3 +551,23 @@ async fn an_idle_connection_is_closed_politely() {
     assert!(pool.is_empty());
     assert_eq!(send(&pool, &server, &ca).await.origin, Origin::Fresh);
 }
+
+#[tokio::test]
+async fn another_pool_takes_over_what_stays_and_the_rest_is_closed() {
+    let ca = Ca::new();
+    for stays in [true, false] {
+        let server = Server::start(Script::new(&ca, PIPELINED)).await;
+        let (former, pool) = (Pool::new(PoolSettings::default()), Pool::new(PoolSettings::default()));
+        assert!(went(&send(&former, &server, &ca).await));
+        let in_use = opened(&server, &ca).await;
+        former.succeeded_by(&pool, |name| stays && *name == account());
+        assert_eq!((former.len(), pool.len()), (0, usize::from(stays)));
+        // Who still has one of the former pool gives it back to be closed.
+        former.put(&account(), in_use);
+        assert!(former.is_empty());
+        let closed = if stays { 1 } else { 2 };
+        server.sees(|seen| seen.commands.iter().filter(|line| *line == "QUIT").count() == closed).await;
+        let expected = if stays { Origin::Warm } else { Origin::Fresh };
+        assert_eq!(send(&pool, &server, &ca).await.origin, expected);
+    }
+}

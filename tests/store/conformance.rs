@@ -30,6 +30,7 @@ macro_rules! conformance {
             attempts_begin_together_with_what_they_use, many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm, what_the_scheduler_must_know_is_found_again,
             what_is_used_of_budgets_is_kept_line_by_line,
             where_the_clocks_stand_is_kept, accounts_stay_suspended_until_they_are_resumed, what_is_held_stays_held_until_it_is_released,
+            what_is_rerouted_goes_there_also_after_a_restart,
             the_end_of_an_attempt_can_hold_and_tells_of_doubt, a_removed_delivery_is_gone_and_its_message_with_the_last, the_last_reply_is_that_of_the_last_attempt,
             a_listing_comes_in_pages_oldest_first, a_listing_goes_on_behind_what_has_gone, alarms_are_kept_with_the_mail_that_tells_of_them,
             what_is_gathered_comes_with_the_settlement_and_goes_with_the_digest, a_delay_is_told_once, recipients_part_into_deliveries_of_their_own);

@@ -43,6 +43,7 @@ pub use writer::Trouble;
 use super::{HistorySettings, StoreError};
 use crate::clock::Timestamp;
 use crate::mail::QueueId;
+use prune::Limits;
 use writer::Writer;
 
 /// Records that may wait to be written; whoever has more waits outside.
@@ -84,6 +85,7 @@ pub struct History {
 struct Open {
     records: Option<SyncSender<Record>>,
     writer: Option<JoinHandle<()>>,
+    limits: Arc<Mutex<Limits>>,
     reader: Arc<Reader>,
     /// Apart, because a report may take a minute and a question does not wait for it.
     reporter: Arc<Reader>,
@@ -111,17 +113,25 @@ impl History {
         let Some(keep) = settings.keep else { return Ok(Self::off()) };
         let path = data_dir.join("history.db");
         let connection = tables::open(&path)?;
-        let writer = Writer::new(connection, data_dir.to_owned(), prune::Limits { keep, size: settings.size }, reserve, told);
+        let limits = Arc::new(Mutex::new(Limits { keep, size: settings.size, reserve }));
+        let writer = Writer::new(connection, data_dir.to_owned(), limits.clone(), told);
         let (records, waiting) = sync_channel(WAITING_MAX);
         let writer = std::thread::Builder::new().name("store-history".into()).spawn(move || writer.run(&waiting));
         let writer = Some(writer.map_err(OpenError::Thread)?);
         let reader = || Arc::new(Reader { path: path.clone(), idle: Mutex::default() });
-        Ok(Self { open: Some(Open { records: Some(records), writer, reader: reader(), reporter: reader() }) })
+        Ok(Self { open: Some(Open { records: Some(records), writer, limits, reader: reader(), reporter: reader() }) })
     }
 
     /// None: what is to be remembered is forgotten, and nothing is found.
     pub fn off() -> Self {
         Self { open: None }
+    }
+
+    /// Keeps so much from now on. Whether anything is kept at all stays as it was opened.
+    pub fn follow(&self, settings: &HistorySettings, reserve: u64) {
+        if let (Some(open), Some(keep)) = (&self.open, settings.keep) {
+            *open.limits.lock().unwrap_or_else(PoisonError::into_inner) = Limits { keep, size: settings.size, reserve };
+        }
     }
 
     /// Whether there is one.

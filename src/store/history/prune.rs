@@ -23,6 +23,8 @@ pub(super) struct Limits {
     pub keep: Duration,
     /// In how many octets.
     pub size: u64,
+    /// Octets of the file system that the queue is to have for itself.
+    pub reserve: u64,
 }
 
 /// Removes some of what is to go. Returns whether there may be more.

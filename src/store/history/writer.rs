@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
@@ -38,8 +39,8 @@ pub struct Trouble {
 pub(super) struct Writer<F> {
     connection: Connection,
     dir: PathBuf,
-    limits: Limits,
-    reserve: u64,
+    /// A reload changes them.
+    limits: Arc<Mutex<Limits>>,
     told: F,
     lost: u64,
     told_at: Option<Instant>,
@@ -57,20 +58,8 @@ impl<F> fmt::Debug for Writer<F> {
 }
 
 impl<F: Fn(Trouble)> Writer<F> {
-    pub(super) fn new(connection: Connection, dir: PathBuf, limits: Limits, reserve: u64, told: F) -> Self {
-        Self {
-            connection,
-            dir,
-            limits,
-            reserve,
-            told,
-            lost: 0,
-            told_at: None,
-            dirty: None,
-            prune_at: Instant::now(),
-            space_at: None,
-            enough: true,
-        }
+    pub(super) fn new(connection: Connection, dir: PathBuf, limits: Arc<Mutex<Limits>>, told: F) -> Self {
+        Self { connection, dir, limits, told, lost: 0, told_at: None, dirty: None, prune_at: Instant::now(), space_at: None, enough: true }
     }
 
     /// Writes until all senders are gone and all that they sent is written.
@@ -126,14 +115,19 @@ impl<F: Fn(Trouble)> Writer<F> {
         if self.space_at.is_none_or(|at| at.elapsed() > SYNC_EVERY) {
             self.space_at = Some(Instant::now());
             // Where the file system does not say, SQLite will.
-            self.enough =
-                rustix::fs::statvfs(&self.dir).is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >= self.reserve / 2);
+            self.enough = rustix::fs::statvfs(&self.dir)
+                .is_ok_and(|found| found.f_bavail.saturating_mul(found.f_frsize) >= self.limits().reserve / 2);
         }
         self.enough
     }
 
+    fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn prune(&mut self) {
-        let pruned = in_transaction(&self.connection, || prune::step(&self.connection, &self.limits, Clock::wall()));
+        let limits = self.limits();
+        let pruned = in_transaction(&self.connection, || prune::step(&self.connection, &limits, Clock::wall()));
         // What could not be pruned now is pruned later.
         let more = pruned.unwrap_or_default();
         if more {

@@ -33,7 +33,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -50,7 +50,7 @@ use super::{
     Telling,
 };
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Delivery, DeliveryId, Gathered, Message, QueueId, Queued};
+use crate::mail::{AccountName, Class, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
 use crate::smtp::Mailbox;
 
 /// Operations that may wait for the writer before the next one has to wait outside.
@@ -120,7 +120,7 @@ pub struct Sqlite {
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     reading: Arc<Semaphore>,
-    message_size: u64,
+    message_size: AtomicU64,
     recovered: Recovered,
     newest: Option<QueueId>,
     /// Last, so that the directory is given free last.
@@ -174,7 +174,7 @@ impl Sqlite {
         let writer = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(waiting));
         let writer = writer.map_err(trouble("cannot start the writer of"))?;
         let reading = Arc::new(Semaphore::new(read::AT_ONCE));
-        let (requests, writer, message_size) = (Some(requests), Some(writer), settings.message_size);
+        let (requests, writer, message_size) = (Some(requests), Some(writer), AtomicU64::new(settings.message_size));
         Ok(Self { shared, requests, writer, reading, message_size, recovered, newest, _lock: lock })
     }
 
@@ -231,7 +231,7 @@ impl Spool for Sqlite {
 
     fn begin(&self, id: QueueId, announced: u64) -> Result<Incoming, StoreError> {
         self.shared.latch.check()?;
-        let claim = self.shared.space.claim(if announced == 0 { self.message_size } else { announced })?;
+        let claim = self.shared.space.claim(if announced == 0 { self.message_size.load(Ordering::Relaxed) } else { announced })?;
         Ok(Incoming::new(self.shared.clone(), claim, id))
     }
 
@@ -358,6 +358,15 @@ impl Spool for Sqlite {
 
     async fn hold(&self, deliveries: Vec<DeliveryId>, held: bool) -> Result<(), StoreError> {
         self.submit(Operation::Hold { deliveries, held }).await.map(drop)
+    }
+
+    async fn reroute(&self, moves: Vec<(DeliveryId, RouteName, Class)>) -> Result<(), StoreError> {
+        self.submit(Operation::Reroute(moves)).await.map(drop)
+    }
+
+    fn follow(&self, settings: &Settings) {
+        self.shared.space.keep_free(settings.reserve);
+        self.message_size.store(settings.message_size, Ordering::Relaxed);
     }
 
     async fn remove(&self, delivery: DeliveryId) -> Result<bool, StoreError> {

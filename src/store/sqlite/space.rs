@@ -9,6 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ const BALLAST_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Space {
     dir: PathBuf,
-    reserve: u64,
+    reserve: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -64,7 +65,12 @@ impl Space {
             claims: 0,
             ballast_gone: 0,
         };
-        Ok(Self { dir, reserve, state: Mutex::new(state) })
+        Ok(Self { dir, reserve: AtomicU64::new(reserve), state: Mutex::new(state) })
+    }
+
+    /// Keeps so much free from now on, besides what is claimed.
+    pub(super) fn keep_free(&self, reserve: u64) {
+        self.reserve.store(reserve, Ordering::Relaxed);
     }
 
     /// Claims room for a message of that many octets.
@@ -86,7 +92,7 @@ impl Space {
     }
 
     fn needed(&self, state: &State) -> u64 {
-        self.reserve.saturating_add(state.ballast_gone).saturating_add(state.claimed)
+        self.reserve.load(Ordering::Relaxed).saturating_add(state.ballast_gone).saturating_add(state.claimed)
     }
 
     fn holds(&self, state: &State, octets: u64) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Delivery, DeliveryId, Gathered, Kind, Message, QueueId, Recipient, Reported};
+use crate::mail::{AccountName, Class, Delivery, DeliveryId, Gathered, Kind, Message, QueueId, Recipient, Reported, RouteName};
 use crate::smtp::Mailbox;
 use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Parted, Settlement, Start, Suspended, Telling};
 
@@ -204,6 +204,14 @@ pub(super) fn remove(connection: &Connection, DeliveryId { message, part }: Deli
 pub(super) fn hold(connection: &Connection, deliveries: &[DeliveryId], held: bool) -> Result<()> {
     let mut update = connection.prepare_cached("UPDATE delivery SET held = ?3, hold_reason = '' WHERE message = ?1 AND part = ?2")?;
     deliveries.iter().try_for_each(|id| update.execute(params![id.message.number(), id.part, held]).map(drop))
+}
+
+pub(super) fn reroute(connection: &Connection, moves: &[(DeliveryId, RouteName, Class)]) -> Result<()> {
+    let mut update = connection.prepare_cached("UPDATE delivery SET route = ?3, class = ?4 WHERE message = ?1 AND part = ?2")?;
+    let mut one = |(id, route, class): &(DeliveryId, RouteName, Class)| {
+        update.execute(params![id.message.number(), id.part, route.as_str(), class.as_str()])
+    };
+    moves.iter().try_for_each(|to| one(to).map(drop))
 }
 
 /// Writes what is used of budgets; of several rows for the same line only the last.

@@ -23,7 +23,7 @@ use super::space::Ballast;
 use super::statements::{self, Left, Stored};
 use super::{Shared, fault};
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Content, Delivery, DeliveryId, Message, QueueId};
+use crate::mail::{AccountName, Class, Content, Delivery, DeliveryId, Message, QueueId, RouteName};
 use crate::smtp::Mailbox;
 use crate::store::{AlarmRow, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended, Telling};
 
@@ -44,6 +44,7 @@ pub(super) enum Operation {
     Start { starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping },
     Settle(Settlement),
     Hold { deliveries: Vec<DeliveryId>, held: bool },
+    Reroute(Vec<(DeliveryId, RouteName, Class)>),
     Remove(DeliveryId),
     KeepLedger(Bookkeeping),
     Suspend(Suspended),
@@ -224,6 +225,7 @@ impl Writer {
                 // It is no longer as it was accepted.
                 drop(self.shared.recent.take(delivery));
             }
+            Operation::Reroute(moves) => moves.iter().for_each(|(delivery, ..)| drop(self.shared.recent.take(*delivery))),
             Operation::Start { .. }
             | Operation::Hold { .. }
             | Operation::KeepLedger(_)
@@ -301,6 +303,7 @@ impl Operation {
             }
             Self::Remove(delivery) => statements::remove(connection, *delivery).map(|left| Applied::left(delivery.message, left)),
             Self::Hold { deliveries, held } => statements::hold(connection, deliveries, *held).map(|()| Applied::Recorded),
+            Self::Reroute(moves) => statements::reroute(connection, moves).map(|()| Applied::Recorded),
             Self::KeepLedger(Bookkeeping::Anew(_, anchor)) => statements::keep_anchor(connection, anchor).map(|()| Applied::Recorded),
             Self::KeepLedger(Bookkeeping::Changed(_)) => Ok(Applied::Recorded),
             Self::Suspend(suspended) => statements::suspend(connection, suspended).map(|()| Applied::Recorded),

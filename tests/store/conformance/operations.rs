@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, Action, ClientName, DeliveryId, Gathered, Reported, RouteName};
+use hve_relay::mail::{AccountName, Action, Class, ClientName, DeliveryId, Gathered, Reported, RouteName};
 use hve_relay::smtp::{EnhancedStatus, Mailbox};
 use hve_relay::store::{
     AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Parted, Settled, Settlement, Spool, Suspended, Telling,
@@ -192,6 +192,29 @@ pub async fn what_is_held_stays_held_until_it_is_released(bed: impl Bed) {
     let listed: Vec<_> = listed(&spool, 100).await.into_iter().filter(|listed| listed.held).map(|listed| listed.delivery.id).collect();
     assert_eq!(listed, held);
     assert!(start(&spool, second, 1, vec![]).await.is_some(), "who holds it back is not the store");
+}
+
+pub async fn what_is_rerouted_goes_there_also_after_a_restart(bed: impl Bed) {
+    let spool = bed.open();
+    for number in 1..=2 {
+        accept(&spool, id(number), 100, &[1, 2]).await.expect("accepted");
+    }
+    let (second, route) = (DeliveryId { message: id(1), part: 2 }, RouteName::new("connector"));
+    let move_of = |delivery| (delivery, route.clone(), Class::External);
+    spool.reroute(vec![move_of(second), move_of(first(2)), move_of(first(9))]).await.expect("recorded; one is not there");
+    // Also of one that was accepted a moment ago.
+    let job = start(&spool, first(2), 1, vec![]).await.expect("begun");
+    assert_eq!((&job.delivery.route, job.delivery.class), (&route, Class::External));
+    drop(spool);
+    let spool = bed.open();
+    let moved: Vec<_> = queued(&spool).await.into_iter().filter(|queued| queued.route == route).collect();
+    assert_eq!(
+        moved.iter().map(|queued| (queued.id, queued.class)).collect::<Vec<_>>(),
+        [(second, Class::External), (first(2), Class::External)]
+    );
+    let listed = listed(&spool, 100).await;
+    assert_eq!(listed.iter().filter(|listed| listed.delivery.route == route).count(), 2);
+    assert_eq!(listed.iter().map(|listed| listed.delivery.recipients.len()).sum::<usize>(), 6, "nobody is lost");
 }
 
 pub async fn the_end_of_an_attempt_can_hold_and_tells_of_doubt(bed: impl Bed) {
