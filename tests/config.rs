@@ -225,7 +225,11 @@ fn the_examples_of_the_reference_can_be_written() {
             .map(|(place, other)| {
                 let is_wanted = place == table && (other == line || whole.contains(table.as_str()));
                 let together = is_wanted || (key.starts_with("client_") && other.starts_with("# client_"));
-                if together || (matches!(table.as_str(), "route" | "notices") && !is_example(other)) { uncommented(other) } else { other }
+                if together || (matches!(table.as_str(), "route" | "notices" | "log") && !is_example(other)) {
+                    uncommented(other)
+                } else {
+                    other
+                }
             })
             // A password has one place.
             .filter(|other| {

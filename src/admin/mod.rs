@@ -15,6 +15,9 @@
 //! | `GET /v1/accounts` | [`Accounts`] |
 //! | `POST /v1/accounts/{name}/suspend` with a [`Suspend`], `resume` | [`AccountEntry`] |
 //! | `GET /v1/habits` | [`Clients`]: what each client does otherwise than the standards have it |
+//! | `GET /v1/log` | [`LogEntry`]: what is logged |
+//! | `POST /v1/log` with a [`SetLevel`] | the same, changed until the configuration is read again |
+//! | `GET /v1/log/words/{address}` | [`Word`]: what stands for an address in the log |
 //! | `GET /v1/trace?what=&since=&failed=&before=&limit=` | [`Trace`]: what became of messages, newest first |
 //! | `GET /v1/report?by=&month=` | [`Report`]: a month, added up |
 //!
@@ -26,6 +29,7 @@
 
 mod describe;
 mod filter;
+mod log;
 mod past;
 mod routes;
 mod values;
@@ -36,6 +40,7 @@ use std::time::Duration;
 
 pub use describe::{account, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
+pub use log::{LogEntry, SetLevel, Word};
 pub use past::{
     AttemptEntry, Month, PastEntry, Report, ReportLine, ReportQuery, STORIES, StoryEntry, Trace, TraceQuery, group, report_line, story,
 };

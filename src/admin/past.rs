@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{DeliveryEntry, Letter, Refusal, Time};
 use crate::clock::Timestamp;
 use crate::mail::{Kind, QueueId};
+use crate::reply::upstream_id;
 use crate::store::history::{Chapter, Group, LIMIT_MAX, Left, Line, Past, Search, Story, What};
 use crate::units::parse_duration;
 
@@ -98,6 +99,9 @@ pub struct AttemptEntry {
     pub step: String,
     /// The server's whole reply, or what happened instead.
     pub reply: String,
+    /// The server's own name for the message, if it took it and said so: the key into its message trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_id: Option<String>,
     /// Whom this answer is about.
     pub recipients: Vec<String>,
     /// The earliest time of the next attempt, if there was to be one.
@@ -273,6 +277,7 @@ fn attempt(message: &Past, chapter: &Chapter) -> AttemptEntry {
         status: answer.status.to_string(),
         step: answer.step.clone(),
         reply: answer.reply.clone(),
+        upstream_id: upstream_id(&answer.reply).filter(|_| answer.left == Left::Sent).map(str::to_owned),
         recipients: answer.ordinals.iter().filter_map(recipient).collect(),
         retry: answer.due.map(Time),
     }

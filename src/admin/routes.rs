@@ -38,6 +38,7 @@ pub fn router<R: Relay>(relay: R) -> Router {
         .route("/v1/accounts/{name}/resume", post(resume::<R>))
         .route("/v1/habits", get(habits::<R>))
         .route("/v1/reload", post(reload::<R>))
+        .merge(super::log::routes())
         .fallback(|| async { Refusal::NotFound("there is nothing at this path".to_owned()) })
         .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method") })
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -128,7 +129,7 @@ async fn reload<R: Relay>(State(relay): State<R>, by: Operator) -> Answer<impl S
 }
 
 /// An empty body stands for an object without fields.
-fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Refusal> {
+pub(super) fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Refusal> {
     if body.is_empty() {
         return Ok(T::default());
     }

@@ -10,6 +10,7 @@ mod demo;
 mod dialogue;
 mod doctor;
 mod explain;
+mod log;
 mod manual;
 mod password;
 mod plan;
@@ -76,6 +77,8 @@ enum Command {
     Accounts(accounts::Arguments),
     /// What the running relay's clients do otherwise than the standards have it, how often and where, so that devices can be set right.
     Clients(clients::Arguments),
+    /// What the running relay logs; more or less of it, until SIGHUP.
+    Log(log::Arguments),
     /// Make the hash of a password for a [[user]]: asks for it twice, or reads it from standard input where that is no terminal.
     Password,
     /// Make a certificate that signs itself, and its key, for listeners with TLS. Existing files are left alone.
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Report(arguments) => report::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
         Command::Clients(arguments) => clients::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
         Command::Password => password::run(),
         Command::Certificate(arguments) => certificate::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
@@ -198,6 +202,9 @@ mod tests {
             "clients",
             "clients --json --socket /x",
             "reference events",
+            "log",
+            "log debug --room session --json",
+            "log --word-for you@contoso.com --socket /x",
             "sim",
             "sim --app 0000-01=secret --app 0000-02=secret --token-listen 127.0.0.1:0",
             "sim --listen 0.0.0.0:587 --profile hve-ga --faults /x --keep /y --domain contoso.com --account a@contoso.com=secret",
@@ -215,6 +222,8 @@ mod tests {
             "doctor --offline --account hve01@contoso.com",
             "send-test",
             "send-test --to nobody",
+            "log loud",
+            "log --room session",
             "certificate",
             "password hunter2",
             "sim --token-listen 127.0.0.1:1588",

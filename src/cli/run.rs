@@ -25,10 +25,11 @@ pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
             return ExitCode::from(problems.exit_status());
         }
     };
-    let log = match telemetry::start(Settings { format: log.unwrap_or(config.log.format), ..config.log }) {
+    let settings = Settings { format: log.unwrap_or(config.log.format), ..config.log.clone() };
+    let log = match telemetry::start(settings, &config.store.data_dir, config.spared()) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("hve-relay: cannot start: {error}");
+            eprintln!("hve-relay: {error}");
             return ExitCode::from(EX_IOERR);
         }
     };

@@ -164,6 +164,9 @@ fn attempted(attempt: &AttemptEntry, all: &[String]) -> String {
         text.push_str(&format!(", {}", attempt.step));
     }
     text.push_str(&format!(": {}", attempt.reply));
+    if let Some(id) = &attempt.upstream_id {
+        text.push_str(&format!("\n      the server's own id: {id}"));
+    }
     if let Some(retry) = attempt.retry {
         text.push_str(&format!("\n      next attempt not before {}", retry.0));
     }

@@ -17,6 +17,7 @@ mod inbound;
 mod include;
 mod limits;
 mod listener;
+mod log;
 mod notices;
 mod outbound;
 mod password;
@@ -53,8 +54,7 @@ use crate::{
     reply::Entry,
     schedule,
     secret::Secret,
-    session, store,
-    telemetry::{self, Format, Level},
+    session, store, telemetry,
     tls::{self, Opportunistic, TlsError},
     upstream::{Endpoint, PoolSettings, Security, Timeouts, oauth::App},
 };
@@ -99,7 +99,7 @@ pub struct Config {
     pub upstream: Upstream,
     /// What servers' replies mean, before what the built-in catalogue says.
     pub replies: Vec<Entry>,
-    /// What is logged, and in which form.
+    /// What is logged, where, and in which form.
     pub log: telemetry::Settings,
     /// Who is told what, and how often.
     pub notices: notice::Settings,
@@ -232,6 +232,11 @@ impl Config {
         })
     }
 
+    /// Addresses that the log shows whatever `redact` says: the accounts' own, in lower case.
+    pub fn spared(&self) -> Vec<String> {
+        self.schedule.accounts.iter().map(|account| account.name.as_str().to_lowercase()).collect()
+    }
+
     /// The classes of recipients that have no route: clients are told so at RCPT.
     pub fn unrouted(&self) -> Vec<Class> {
         let routed = |class| self.routes.iter().any(|route| route.takes.contains(&class));
@@ -308,7 +313,6 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
     let routes: Vec<Route> = routes.into_iter().map(|draft| draft.route).collect();
     let senders = sender::senders(document, findings, &routes, &accounts);
     let apart = routes.iter().filter(|route| route.kind != Kind::Hve).map(|route| route.name.clone()).collect();
-    let log = document.one("log");
     Config {
         profile: tenant.profile,
         listeners,
@@ -334,10 +338,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         senders,
         upstream,
         replies: replies::replies(document, findings),
-        log: telemetry::Settings {
-            format: log.or("format", value::choice("a format", Format::WORDS), Format::Auto),
-            level: log.or("level", value::choice("a level", Level::WORDS), Level::Info),
-        },
+        log: log::settings(document, findings),
         notices,
         grace: document.one("shutdown").or("grace", value::duration(Duration::ZERO..=Duration::from_secs(3_600)), Duration::from_secs(30)),
     }

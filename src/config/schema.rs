@@ -189,7 +189,7 @@ pub const SCHEMA: &[Table] = &[
     table("queue", Form::One, &["retry_min", "retry_max", "lifetime", "pause_min", "pause_max", "probe", "in_doubt", "free_space_reserve"]),
     table("history", Form::One, &["keep", "size", "price_per_million"]),
     table("notices", Form::One, &["delay_warning", "digest_interval", "per_hour", "operators", "alarm_delay", "queue_age_alarm"]),
-    table("log", Form::One, &["format", "level"]),
+    table("log", Form::One, &["format", "level", "levels", "redact", "file", "file_size", "file_age", "files_kept"]),
     table("shutdown", Form::One, &["grace"]),
 ];
 

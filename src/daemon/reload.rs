@@ -1,7 +1,7 @@
 //! Going on by another configuration: SIGHUP, or an operator's `hve-relay reload`.
 //!
 //! Everything that can fail comes first: the file is read, with the files that it names, endpoints and tokens are made ready, new listeners are
-//! bound. If anything is wrong, all of it is told and nothing has changed. Then the dispatcher puts the new [`Setup`] in the place of the old one
+//! bound, the log's file is opened. If anything is wrong, all of it is told and nothing has changed. Then the dispatcher puts the new [`Setup`] in the place of the old one
 //! between two decisions, so that no attempt is chosen by one and made by the other. Sessions and attempts under way keep to the one with which
 //! they began. Listeners that are gone accept nothing more, and their sessions end by themselves. Last, queued mail whose route does not take
 //! it any more is sent another way (`sorting`).
@@ -86,6 +86,8 @@ impl Reloads {
             };
             let by = asked.as_ref().map_or("SIGHUP", |asked| asked.by.0.as_str());
             service::reloading();
+            // Whoever has moved the log's file away wants a new one, whatever the configuration is like.
+            telemetry::hang_up();
             let outcome = self.reload(&shared, &mut listening).await;
             match &outcome {
                 Ok(Reloaded { listeners, accounts, rerouted, warnings }) => {
@@ -124,9 +126,11 @@ impl Reloads {
         let why = |fault: Fault| vec![fault.to_string()];
         let opening = listening.open(&config.listeners, &mut Inherited::default()).map_err(why)?;
         let entries = opening.entries(&config.listeners, &config.session, now).map_err(why)?;
-        let (log, login_failures, store, history) = (config.log, config.login_failures, config.store.clone(), config.history);
+        let (log, spared) = (config.log.clone(), config.spared());
+        let (login_failures, store, history) = (config.login_failures, config.store.clone(), config.history);
         let old = shared.setup();
         let setup = Arc::new(old.renewed(config, entries).map_err(why)?);
+        telemetry::reconfigure(&log, &store.data_dir, spared).map_err(|fault| vec![fault.to_string()])?;
 
         // From here on nothing fails.
         let rerouting = routes_differ(&self.last.intake, &next.intake);
@@ -140,7 +144,6 @@ impl Reloads {
         shared.alarms.change(&setup.notices);
         shared.store.follow(&store);
         shared.history.follow(&history, store.reserve);
-        telemetry::set_level(log.level);
         self.last = next;
         old.pool.succeeded_by(&setup.pool, |account| setup.accounts.contains_key(account) && !changed.accounts.contains(account));
         let listeners = listening.follow(shared, opening).iter().map(SocketAddr::to_string).collect();

@@ -4,6 +4,7 @@
 //! level, the room and the fields of its row and no others. The rows are in `table`. A name, once it is here, is an interface: scripts and alerts look for it.
 
 use std::fmt::{self, Write};
+use std::str::FromStr;
 
 use super::Level;
 use super::table::{EVENTS, FIELDS};
@@ -145,6 +146,24 @@ impl Event {
     pub fn field_names(&self) -> impl Iterator<Item = &'static str> {
         self.fields.split_ascii_whitespace()
     }
+}
+
+/// The text names no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a room is daemon, config, session, upstream, schedule, admin, notice, store or telemetry")]
+pub struct NotARoom;
+
+impl FromStr for Room {
+    type Err = NotARoom;
+
+    fn from_str(text: &str) -> Result<Self, NotARoom> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, room)| *room).ok_or(NotARoom)
+    }
+}
+
+/// The field of that name.
+pub(super) fn field(name: &str) -> Option<&'static Field> {
+    FIELDS.binary_search_by(|field| field.name.cmp(name)).ok().map(|place| &FIELDS[place])
 }
 
 /// The event of that name.

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::catalogue::target::{ADMIN, CONFIG, DAEMON, NOTICE, SCHEDULE, SESSION, STORE, TELEMETRY, UPSTREAM};
+use super::{Level, Room};
 use crate::clock::Timestamp;
 use crate::intake::Habit;
 use crate::mail::{AccountName, AppName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
 use crate::notice::{Alarm, AlarmChange};
-use crate::reply::{Disposition, Outcome, Pause, PauseLength};
+use crate::reply::{Disposition, Outcome, Pause, PauseLength, upstream_id};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
 use crate::store::history::Trouble;
@@ -73,6 +74,22 @@ pub fn watchdog_missed(why: &str) {
 /// The log could not be written for a while, and lines of it are lost.
 pub fn log_lost(lines: u64) {
     error!(target: TELEMETRY, event = "log-lost", lines, "nobody read the log, and lines of it are lost");
+}
+
+/// The log's file cannot be written or begun anew; lines go to standard error meanwhile.
+pub fn log_file_failed(file: &Path, why: &str) {
+    error!(target: TELEMETRY, event = "log-file-failed", file = %file.display(), why, "the log's file cannot be written; what cannot go there goes to standard error");
+}
+
+/// The log's file is written again.
+pub fn log_file_written(file: &Path) {
+    info!(target: TELEMETRY, event = "log-file-written", file = %file.display(), "the log's file is written again");
+}
+
+/// An operator has changed what is logged.
+pub fn log_level_set(level: Level, room: Option<Room>, by: &str) {
+    let room = room.map_or("", Room::as_str);
+    warn!(target: TELEMETRY, event = "log-level-set", to_level = level.as_str(), room, by, "what is logged was changed by an operator, until the configuration is read again");
 }
 
 /// A configuration loads, but something in it is probably not meant.
@@ -184,6 +201,8 @@ pub fn recipient_settled(message: &Message, to: &Mailbox, attempt: &Attempt<'_>,
         Disposition::Deferred => "deferred",
         Disposition::Failed => "bounced",
     };
+    let upstream_id =
+        Some(outcome).filter(|outcome| outcome.disposition == Disposition::Sent).and_then(|sent| upstream_id(&sent.diagnostic));
     let retry = retry.filter(|_| outcome.disposition == Disposition::Deferred).map(|at| at.to_string()).unwrap_or_default();
     let delay = attempt.ended.since(message.accepted_at).as_secs_f64();
     // Postfix's delays=a/b/c/d less what the relay does not have: in the queue, then with the upstream server.
@@ -212,6 +231,7 @@ pub fn recipient_settled(message: &Message, to: &Mailbox, attempt: &Attempt<'_>,
                 status,
                 step = %outcome.step,
                 reply = outcome.diagnostic,
+                upstream_id,
                 retry,
                 "{status}"
             )

@@ -7,7 +7,8 @@
 //! Limits: [`USUAL`] and [`WITH_ERRORS`] octets, with those that are being written. What was not written yet goes with a process that is
 //! killed.
 
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, Stderr, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,18 +24,39 @@ const WITH_ERRORS: usize = USUAL + (256 << 10);
 /// How long the end waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where lines are written, by the thread that does nothing else.
+pub(super) trait Output: Send {
+    /// Writes whole lines. What cannot be written is lost: nobody is left to tell.
+    fn put(&mut self, lines: &[u8]);
+
+    /// Begins anew with what may have been moved away.
+    fn reopen(&mut self) {}
+}
+
+impl Output for Stderr {
+    fn put(&mut self, lines: &[u8]) {
+        let _ = self.write_all(lines).and_then(|()| self.flush());
+    }
+}
+
 /// The lines that wait. Clones are the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Lines(Arc<Shared>);
 
-#[derive(Debug, Default)]
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lines")
+    }
+}
+
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     /// Something has come or was written.
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// Whole lines.
     waiting: Vec<u8>,
@@ -42,8 +64,16 @@ struct State {
     writing: usize,
     /// Lines that had no room.
     lost: u64,
+    /// What is done before the next line is written.
+    change: Option<Change>,
     /// No more will come.
     closing: bool,
+}
+
+/// A change of where lines are written.
+enum Change {
+    Reopen,
+    Replace(Box<dyn Output>),
 }
 
 /// The log, as long as this lives; when it goes, what waits is written.
@@ -69,7 +99,7 @@ impl Lines {
     ///
     /// # Errors
     /// If the system gives none.
-    pub fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn start(output: Box<dyn Output>) -> io::Result<Self> {
         let lines = Self::default();
         let own = lines.clone();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || own.run(output))?;
@@ -87,13 +117,34 @@ impl Lines {
         self.0.changed.notify_all();
     }
 
+    /// Has the output begin anew, before the next line is written.
+    pub fn reopen(&self) {
+        self.state().change.get_or_insert(Change::Reopen);
+        self.0.changed.notify_all();
+    }
+
+    /// Writes elsewhere from here on.
+    pub fn replace(&self, output: Box<dyn Output>) {
+        self.state().change = Some(Change::Replace(output));
+        self.0.changed.notify_all();
+    }
+
     /// Writes until the end.
-    fn run(&self, mut output: impl Write) {
+    fn run(&self, mut output: Box<dyn Output>) {
         let mut batch = Vec::new();
         loop {
             let mut state = self.state();
-            while state.waiting.is_empty() && !state.closing {
+            while state.waiting.is_empty() && !state.closing && state.change.is_none() {
                 state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if let Some(change) = state.change.take() {
+                // It may have to wait for the disk, and tells of trouble in the log.
+                drop(state);
+                match change {
+                    Change::Reopen => output.reopen(),
+                    Change::Replace(other) => output = other,
+                }
+                continue;
             }
             if state.waiting.is_empty() {
                 return;
@@ -101,8 +152,7 @@ impl Lines {
             std::mem::swap(&mut batch, &mut state.waiting);
             state.writing = batch.len();
             drop(state);
-            // Where nobody can read it, nobody can be told either.
-            let _ = output.write_all(&batch).and_then(|()| output.flush());
+            output.put(&batch);
             batch.clear();
             let lost = std::mem::take(&mut self.state().lost);
             if lost > 0 {
@@ -174,15 +224,10 @@ mod tests {
     /// Writes nothing until it is let.
     struct Gate(Receiver<()>, SyncSender<Vec<u8>>);
 
-    impl Write for Gate {
-        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    impl Output for Gate {
+        fn put(&mut self, lines: &[u8]) {
             let _ = self.0.recv();
-            let _ = self.1.send(octets.to_vec());
-            Ok(octets.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+            let _ = self.1.send(lines.to_vec());
         }
     }
 
@@ -190,7 +235,7 @@ mod tests {
     fn a_reader_that_stops_holds_nobody_up_and_costs_no_more_than_it_may() {
         let (open, gate) = sync_channel(100);
         let (output, written) = sync_channel(100);
-        let lines = Lines::start(Gate(gate, output)).expect("a thread");
+        let lines = Lines::start(Box::new(Gate(gate, output))).expect("a thread");
         let line = [b'x'; 1_023].into_iter().chain(*b"\n").collect::<Vec<u8>>();
         for _ in 0..USUAL / line.len() + 100 {
             lines.add(&line, USUAL);
@@ -211,7 +256,7 @@ mod tests {
         let (open, gate) = sync_channel::<()>(0);
         drop(open);
         let (output, written) = sync_channel(100);
-        let log = Log(Lines::start(Gate(gate, output)).expect("a thread"));
+        let log = Log(Lines::start(Box::new(Gate(gate, output))).expect("a thread"));
         for number in 0..10 {
             log.say(&number.to_string());
         }

@@ -1,55 +1,192 @@
-//! Where log lines go and how they look: standard error, as JSON or for people.
+//! Where log lines go and how they look, and what of that can be changed while the relay runs.
+//!
+//! Lines go to standard error, or as JSON into a file. What is logged is said by a level, and by levels for single rooms; an operator may change
+//! both until the configuration is read again.
 
-use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::io::{self, IsTerminal, Stderr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use super::lines::{Lines, Log};
-use super::{Format, Level, Settings};
+use super::file::LogFile;
+use super::format::{Fields, Json, Shown};
+use super::lines::{Lines, Log, Output};
+use super::redact::Redactor;
+use super::{FileSettings, Format, Level, Redact, Room, Settings};
 
-/// How the level of the log is set, once there is a log.
-static SETTER: OnceLock<Box<dyn Fn(Level) + Send + Sync>> = OnceLock::new();
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogFault {
+    /// The system gives no thread that writes it.
+    #[error("cannot start the log: {0}")]
+    Thread(io::Error),
+    /// Its file cannot be opened.
+    #[error("cannot write the log to {}: {why} (log.file; its directory must be there, and the relay's user must be able to write to it)", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's words.
+        why: io::Error,
+    },
+    /// Addresses are to be hashed, and there is no key for that.
+    #[error("cannot use the key in {}: {why} (log.redact = \"hash\")", path.display())]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: io::Error,
+    },
+}
 
-/// Logs from that level on.
-pub fn set_level(level: Level) {
-    if let Some(set) = SETTER.get() {
-        set(level);
+/// What is logged: a level for all, and levels for single rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels {
+    /// For all rooms that have none of their own.
+    pub level: Level,
+    /// For single rooms; each stands here once.
+    pub rooms: Vec<(Room, Level)>,
+}
+
+impl Levels {
+    /// The level of a room, or of all.
+    pub fn set(&mut self, level: Level, room: Option<Room>) {
+        match room {
+            None => *self = Self { level, rooms: Vec::new() },
+            Some(room) => {
+                self.rooms.retain(|(known, _)| *known != room);
+                self.rooms.push((room, level));
+                self.rooms.sort_unstable();
+            }
+        }
+    }
+
+    /// Libraries speak only when something is wrong; what they have to say otherwise is not an operator's business.
+    fn filter(&self) -> EnvFilter {
+        let rooms = self.rooms.iter().map(|(room, level)| format!(",hve_relay::{room}={}", level.as_str())).collect::<String>();
+        EnvFilter::new(format!("warn,hve_relay={}{rooms}", self.level.as_str()))
     }
 }
 
-/// Libraries speak only when something is wrong; what they have to say otherwise is not an operator's business.
-fn filter(level: Level) -> EnvFilter {
-    EnvFilter::new(format!("warn,hve_relay={}", level.as_str()))
+/// The log of this process, as far as it can be changed.
+struct Control {
+    lines: Lines,
+    shown: Shown,
+    filter: reload::Handle<EnvFilter, Registry>,
+    present: Mutex<Present>,
 }
 
-/// Sends what the settings ask for to standard error, as long as the log that is returned lives. Once for each process: of a second call nothing
-/// is heard.
+struct Present {
+    /// As the configuration has it.
+    configured: Settings,
+    levels: Levels,
+}
+
+static CONTROL: OnceLock<Control> = OnceLock::new();
+
+/// Sends what the settings ask for where they say, as long as the log that is returned lives. Once for each process: of a second call nothing
+/// is heard. What is hashed is hashed with a key in the data directory; the `spared` addresses are always shown.
 ///
 /// # Errors
-/// If the system gives no thread to write it.
-pub fn start(settings: Settings) -> io::Result<Log> {
-    let lines = Lines::start(io::stderr())?;
-    let terminal = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(settings.level)).with_writer(lines.clone()).with_target(false);
+/// If the file or the key cannot be had, or the system gives no thread.
+pub fn start(settings: Settings, data_dir: &Path, spared: Vec<String>) -> Result<Log, LogFault> {
+    let shown: Shown = Arc::new(RwLock::new(redactor(settings.redact, data_dir, spared)?));
+    let lines = Lines::start(output(settings.file.as_ref())?).map_err(LogFault::Thread)?;
+    let terminal = settings.file.is_none() && io::stderr().is_terminal();
     let pretty = match settings.format {
         Format::Auto => terminal,
         Format::Json => false,
-        Format::Pretty => true,
+        Format::Pretty => settings.file.is_none(),
     };
-    // Of a second log of the process nothing is heard, and its level is nobody's.
-    if pretty {
-        let builder = builder.with_ansi(terminal).with_filter_reloading();
-        let handle = builder.reload_handle();
-        if builder.try_init().is_ok() {
-            let _ = SETTER.set(Box::new(move |level| drop(handle.reload(filter(level)))));
-        }
-    } else {
-        let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter_reloading();
-        let handle = builder.reload_handle();
-        if builder.try_init().is_ok() {
-            let _ = SETTER.set(Box::new(move |level| drop(handle.reload(filter(level)))));
-        }
-    }
+    let levels = settings.levels.clone();
+    let (filter, handle) = reload::Layer::new(levels.filter());
+    let layer = fmt::layer().with_writer(lines.clone()).with_target(false).with_ansi(terminal).fmt_fields(Fields(shown.clone()));
+    let layer = if pretty { layer.boxed() } else { layer.event_format(Json(shown.clone())).boxed() };
+    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+    let control = Control { lines: lines.clone(), shown, filter: handle, present: Mutex::new(Present { configured: settings, levels }) };
+    let _ = CONTROL.set(control);
     Ok(Log(lines))
+}
+
+/// What SIGHUP does to the log: its file is opened anew, and its levels are those of the configuration again.
+pub fn hang_up() {
+    if let Some(control) = CONTROL.get() {
+        control.lines.reopen();
+        let mut present = control.present();
+        let configured = present.configured.levels.clone();
+        control.set(&mut present, configured);
+    }
+}
+
+/// Takes over new settings, whole or not at all; the form of lines stays what it was at start.
+///
+/// # Errors
+/// If the file or the key cannot be had.
+pub fn reconfigure(settings: &Settings, data_dir: &Path, spared: Vec<String>) -> Result<(), LogFault> {
+    let Some(control) = CONTROL.get() else { return Ok(()) };
+    let redactor = redactor(settings.redact, data_dir, spared)?;
+    let mut present = control.present();
+    if settings.file == present.configured.file {
+        control.lines.reopen();
+    } else {
+        control.lines.replace(output(settings.file.as_ref())?);
+    }
+    *control.shown.write().unwrap_or_else(PoisonError::into_inner) = redactor;
+    present.configured = settings.clone();
+    control.set(&mut present, settings.levels.clone());
+    Ok(())
+}
+
+/// Logs from here on what has this level, in one room or in all, until the configuration is read again.
+pub fn set_level(level: Level, room: Option<Room>) -> Levels {
+    let Some(control) = CONTROL.get() else { return Levels { level, rooms: Vec::new() } };
+    let mut present = control.present();
+    let mut levels = present.levels.clone();
+    levels.set(level, room);
+    control.set(&mut present, levels.clone());
+    levels
+}
+
+/// What is logged at present; none: nothing is.
+pub fn present() -> Option<(Settings, Levels)> {
+    CONTROL.get().map(|control| {
+        let present = control.present();
+        (present.configured.clone(), present.levels.clone())
+    })
+}
+
+/// What stands for an address in the log.
+pub fn shown(address: &str) -> String {
+    CONTROL.get().map_or_else(
+        || address.to_owned(),
+        |control| control.shown.read().unwrap_or_else(PoisonError::into_inner).whole(address).into_owned(),
+    )
+}
+
+impl Control {
+    fn present(&self) -> MutexGuard<'_, Present> {
+        // No step leaves it half changed.
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, present: &mut Present, levels: Levels) {
+        // It fails only when nobody listens any more.
+        let _ = self.filter.reload(levels.filter());
+        present.levels = levels;
+    }
+}
+
+fn output(file: Option<&FileSettings>) -> Result<Box<dyn Output>, LogFault> {
+    let Some(settings) = file else { return Ok(Box::new(io::stderr())) };
+    let opened: io::Result<LogFile<Stderr>> = LogFile::open(settings.clone(), io::stderr());
+    opened.map(|log| Box::new(log) as Box<dyn Output>).map_err(|why| LogFault::File { path: settings.path.clone(), why })
+}
+
+fn redactor(redact: Redact, data_dir: &Path, spared: Vec<String>) -> Result<Redactor, LogFault> {
+    match redact {
+        Redact::None => Ok(Redactor::default()),
+        Redact::LocalPart => Ok(Redactor::without_local_part(spared)),
+        Redact::Hash => Redactor::hashed(data_dir, spared).map_err(|why| LogFault::Key { path: data_dir.join("log.key"), why }),
+    }
 }

@@ -2,13 +2,40 @@
 
 use std::str::FromStr;
 
-/// What is logged, and in which form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use super::{FileSettings, Levels};
+
+/// What is logged, where, and in which form.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The form.
+    /// The form on standard error; a file has JSON.
     pub format: Format,
     /// What is left out.
-    pub level: Level,
+    pub levels: Levels,
+    /// How addresses are shown.
+    pub redact: Redact,
+    /// The file; none: standard error.
+    pub file: Option<FileSettings>,
+}
+
+/// How addresses are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redact {
+    /// As they are.
+    None,
+    /// Their domain alone.
+    LocalPart,
+    /// As a word that stands for them.
+    Hash,
+}
+
+impl Redact {
+    /// Every way, as it is written in a configuration.
+    pub const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("local-part", Self::LocalPart), ("hash", Self::Hash)];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, redact)| *redact == self).map_or("none", |(word, _)| word)
+    }
 }
 
 /// The form of log lines.
@@ -37,6 +64,19 @@ impl FromStr for Format {
 
     fn from_str(text: &str) -> Result<Self, NotAFormat> {
         Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, format)| *format).ok_or(NotAFormat)
+    }
+}
+
+/// The text names no level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a level is error, warn, info, debug or trace")]
+pub struct NotALevel;
+
+impl FromStr for Level {
+    type Err = NotALevel;
+
+    fn from_str(text: &str) -> Result<Self, NotALevel> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, level)| *level).ok_or(NotALevel)
     }
 }
 

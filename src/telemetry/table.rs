@@ -84,7 +84,7 @@ pub const EVENTS: &[Event] = &[
         "the user name or the password was wrong",
         "if it is a device of yours, its password; if not, keep its address off the listener"),
     row("delivery", Upstream, &[Info, Warn],
-        "queue_id part client to class account relay tls attempt delay delays dsn status step reply retry lifetime",
+        "queue_id part client to class account relay tls attempt delay delays dsn status step reply upstream_id retry lifetime",
         "what became of one recipient in one attempt: `status` is `sent` (info), `deferred`, `bounced`, or `expired` because the message \
          became too old",
         "`hve-relay explain` says what the reply means and what to do about it"),
@@ -206,6 +206,15 @@ pub const EVENTS: &[Event] = &[
     row("log-lost", Telemetry, &[Error], "lines",
         "the log was not read for a while, and lines of it are lost; the relay went on meanwhile",
         "look what stopped the reader"),
+    row("log-file-failed", Telemetry, &[Error], "file why",
+        "`log.file` cannot be written or begun anew; what cannot go there goes to standard error. Told once while it lasts",
+        "make room on its disk, or give the relay's user the right to write there"),
+    row("log-file-written", Telemetry, &[Info], "file",
+        "`log.file` is written again",
+        ""),
+    row("log-level-set", Telemetry, &[Warn], "to_level room by",
+        "an operator has changed what is logged, in one room or in all, until the configuration is read again",
+        ""),
 ];
 
 const fn field(name: &'static str, holds: Holds, what: &'static str) -> Field {
@@ -267,6 +276,7 @@ pub const FIELDS: &[Field] = &[
     field("reply", Text, "the whole SMTP reply: the upstream server's, or what the client was told"),
     field("rerouted", Words, "queued deliveries that go another way"),
     field("retry", Words, "the earliest time of the next attempt"),
+    field("room", Words, "the room; empty: all"),
     field("route", Words, "the [[route]]"),
     field("sender", Address, "as whom it went out"),
     field("size", Words, "octets"),
@@ -275,7 +285,9 @@ pub const FIELDS: &[Field] = &[
     field("step", Words, "the step of the conversation that decided"),
     field("tls", Words, "of a client's session: version and cipher; of a delivery: `verified`, `unverified` or `none`; empty without"),
     field("to", Address, "the recipient, or the reader of a notice"),
+    field("to_level", Words, "the level from here on"),
     field("until", Words, "until when; empty: until somebody ends it"),
+    field("upstream_id", Text, "the upstream server's own name for the message: `InternalId` of Exchange Online, the key into its message trace"),
     field("user", Text, "who logged in; empty: nobody, or nobody has that name"),
     field("version", Words, "the relay's version"),
     field("what", Words, "what it is about"),

@@ -139,6 +139,9 @@ fn tell_all() {
     reloaded("SIGHUP", &["127.0.0.1:25".to_owned()], 1, 0);
     reload_failed("uid 0", "hve-relay.toml:1: x: found: write y");
     log_lost(7);
+    log_file_failed(Path::new("/relay.log"), "full");
+    log_file_written(Path::new("/relay.log"));
+    log_level_set(Level::Debug, Some(Room::Session), by);
     connection_refused(peer, &reply);
     accept_failed(listener, "too many open files");
     connected(peer, &client);
@@ -154,7 +157,12 @@ fn tell_all() {
     accepted(&message, &Arrival { protocol: "ESMTP", helo: "copier", user: "erp", tls: "TLSv1.3" }, 1);
 
     for disposition in [Disposition::Sent, Disposition::Deferred, Disposition::Failed] {
-        let outcome = Outcome { disposition, status: EnhancedStatus::new(2, 0, 0), diagnostic: "250 OK".to_owned(), step: Step::EndOfData };
+        let outcome = Outcome {
+            disposition,
+            status: EnhancedStatus::new(2, 0, 0),
+            diagnostic: "250 [InternalId=7]".to_owned(),
+            step: Step::EndOfData,
+        };
         let attempt = Attempt {
             delivery: id,
             class: Class::Internal,

@@ -178,6 +178,15 @@ impl Drop for Relay {
     }
 }
 
+/// Whether each line of a log's file is an event as the table has it; returns them.
+pub fn events_in(text: &str) -> Vec<Value> {
+    let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+    let lines: Vec<Value> = text.lines().map(read).collect();
+    let objections: Vec<String> = lines.iter().filter_map(objection).collect();
+    assert!(objections.is_empty(), "{}", objections.join("\n"));
+    lines
+}
+
 /// What in a log line is otherwise than the table of events has it.
 fn objection(line: &Value) -> Option<String> {
     // Messages for people are no JSON; and what libraries say is no event.
