@@ -14,7 +14,7 @@
 //!               (lettre)     (From = account)  (thin)              (what next, on which account)
 //!                  │
 //!                  ▼
-//!               reply::judge ─▶ store.settle ─▶ notice (RFC 3464), log
+//!               reply::judge ─▶ store.settle ─▶ notice (RFC 3464), log, metrics
 //! ```
 //!
 //! # The rooms
@@ -26,7 +26,7 @@
 //! |---|---|
 //! | wiring | [`cli`], [`daemon`] |
 //! | showing | [`admin`] |
-//! | telling | [`telemetry`] |
+//! | telling | [`telemetry`]: log events and metrics |
 //! | touching the world | [`store`], [`upstream`], [`tls`], [`config`] |
 //! | deciding (pure) | [`session`], [`intake`], [`schedule`], [`budget`], [`reply`], [`notice`] |
 //! | speaking (pure) | [`mail`], [`smtp`], [`clock`], [`secret`], [`units`] |

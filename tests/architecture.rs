@@ -45,7 +45,11 @@ const LAW: &[(&str, &[&str])] = &[
         ],
     ),
     // telling
-    ("telemetry", &["session", "intake", "schedule", "store", "upstream", "reply", "notice", "tls", "mail", "smtp", "clock", "units"]),
+    // The budgets are among what a scrape shows.
+    (
+        "telemetry",
+        &["session", "intake", "schedule", "budget", "store", "upstream", "reply", "notice", "tls", "mail", "smtp", "clock", "units"],
+    ),
     // showing
     (
         "admin",

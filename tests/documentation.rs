@@ -10,6 +10,11 @@ fn the_page_of_events_is_as_the_table_has_it() {
     holds("deploy/events.md", &telemetry::events_page(), "cargo run -- reference events > deploy/events.md");
 }
 
+#[test]
+fn the_page_of_metrics_is_as_the_table_has_it() {
+    holds("deploy/metrics.md", &telemetry::metrics_page(), "cargo run -- reference metrics > deploy/metrics.md");
+}
+
 fn holds(path: &str, wanted: &str, command: &str) {
     let found = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect(path);
     let differs = found.lines().zip(wanted.lines()).enumerate().find(|(_, (found, wanted))| found != wanted);

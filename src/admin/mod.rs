@@ -21,6 +21,9 @@
 //! | `GET /v1/trace?what=&since=&failed=&before=&limit=` | [`Trace`]: what became of messages, newest first |
 //! | `GET /v1/report?by=&month=` | [`Report`]: a month, added up |
 //!
+//! For those who watch, outside of the version: `GET /metrics` (OpenMetrics), `/livez` (200 as long as the dispatcher answers) and `/readyz` (200
+//! if mail may be sent here, else 503 and a line for each reason). None of the three is logged.
+//!
 //! What goes wrong is `{"error": "a sentence"}` with status 400 (the request), 404 (nothing of that name), 409 (not in this state) or 503
 //! (the relay cannot now). Times are RFC 3339 in UTC, spans are seconds.
 //!
@@ -30,6 +33,7 @@
 mod describe;
 mod filter;
 mod log;
+mod monitor;
 mod past;
 mod routes;
 mod values;
@@ -52,6 +56,7 @@ pub use values::{
 pub use words::waits_for;
 
 use crate::mail::AccountName;
+use crate::telemetry::State;
 
 /// Deliveries that one request looks at, at most.
 pub const SCAN: usize = 10_000;
@@ -95,6 +100,12 @@ pub trait Relay: Clone + Send + Sync + 'static {
 
     /// Every client, with its habits.
     fn habits(&self) -> impl Future<Output = Result<Clients, Refusal>> + Send;
+
+    /// The values of a scrape.
+    fn state(&self) -> impl Future<Output = Result<State, Refusal>> + Send;
+
+    /// What speaks against sending mail here, in words; nothing: the relay is ready.
+    fn obstacles(&self) -> impl Future<Output = Vec<String>> + Send;
 
     /// What became of messages.
     fn trace(&self, query: TraceQuery) -> impl Future<Output = Result<Trace, Refusal>> + Send;

@@ -39,6 +39,7 @@ pub fn router<R: Relay>(relay: R) -> Router {
         .route("/v1/habits", get(habits::<R>))
         .route("/v1/reload", post(reload::<R>))
         .merge(super::log::routes())
+        .merge(super::monitor::routes::<R>())
         .fallback(|| async { Refusal::NotFound("there is nothing at this path".to_owned()) })
         .method_not_allowed_fallback(|| async { error(StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method") })
         .layer(DefaultBodyLimit::max(BODY_MAX))

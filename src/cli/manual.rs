@@ -28,12 +28,15 @@ pub(super) enum Kind {
 pub(super) enum Page {
     /// Every event of the log: `deploy/events.md`
     Events,
+    /// Every metric: `deploy/metrics.md`
+    Metrics,
 }
 
 /// Prints a page of reference.
 pub(super) fn reference(page: Page) -> ExitCode {
     let text = match page {
         Page::Events => telemetry::events_page(),
+        Page::Metrics => telemetry::metrics_page(),
     };
     told(io::stdout().write_all(text.as_bytes()))
 }

@@ -74,6 +74,12 @@ impl<S: Spool> Shared<S> {
         self.alarms.changed.notify_one();
     }
 
+    /// The alarms that stand.
+    pub(super) fn standing(&self) -> Vec<Alarm> {
+        let alarms = self.alarms.lock();
+        alarms.known().filter(|(alarm, _)| alarms.stands(alarm)).map(|(alarm, _)| alarm.clone()).collect()
+    }
+
     /// What a gate says of an account or a route.
     pub(super) fn alarm_of_gate(&self, change: &Change) {
         let about = |who: &Who| match who {

@@ -40,7 +40,7 @@ pub(super) async fn run<S: Spool>(
     let Some(upstream) = setup.accounts.get(&account) else {
         return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
-    let mut course = Course { started, protection: None, passed_dsn_on: false };
+    let mut course = Course { started, protection: None, passed_dsn_on: false, steps: Vec::new() };
     let result = attempt(&setup, upstream, &account, &job, &mut course).await;
     if course.passed_dsn_on {
         // RFC 3461 §5.2.2: then it is for the next server to tell of success.
@@ -60,6 +60,8 @@ struct Course {
     protection: Option<Protection>,
     /// The server was told what the sender asked of notices.
     passed_dsn_on: bool,
+    /// The steps that were completed, and what each took.
+    steps: Vec<(Step, Duration)>,
 }
 
 async fn attempt(
@@ -95,9 +97,10 @@ async fn attempt(
         smtputf8: message.smtputf8 || sender.is_some_and(Mailbox::is_international),
         dsn: &message.dsn,
     };
-    let upstream::Attempt { result, protection, converted, passed_dsn_on, .. } =
+    let upstream::Attempt { result, protection, converted, passed_dsn_on, steps, .. } =
         upstream::deliver(&setup.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
     (course.protection, course.passed_dsn_on) = (protection, passed_dsn_on);
+    course.steps = steps;
     if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {
         if let (Some(sender), false) = (sender, unsigned.is_empty()) {
             telemetry::dkim_signature_removed(job.delivery.id, &message.client, sender, &unsigned);
@@ -132,7 +135,7 @@ async fn settle<S: Spool>(
     shared: &Shared<S>,
     (setup, upstream): (&Setup, &Upstream),
     account: AccountName,
-    Course { started, protection, .. }: Course,
+    Course { started, protection, steps, .. }: Course,
     job: Job,
     left_out: usize,
     mut judgement: Judgement,
@@ -205,6 +208,7 @@ async fn settle<S: Spool>(
     for (recipient, outcome) in results {
         telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due_of(recipient.ordinal)));
     }
+    telemetry::attempt_ended(delivery.id, &account, &judgement, &steps);
     if used(&judgement).message && !judgement.in_doubt {
         shared.alarm(Alarm::AccountSuspended(account.clone()), AlarmChange::Cleared);
         shared.alarm(Alarm::RouteSuspended(delivery.route.clone()), AlarmChange::Cleared);

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dispatch::{Event, Question};
 use super::reload::Asked;
 use super::socket::{self, Socket};
-use super::{Phase, Shared, operate, past};
+use super::{Phase, Shared, monitor, operate, past};
 use crate::admin::{
     self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, Reloaded, Report,
     ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
@@ -26,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId};
 use crate::schedule::{Scheduler, Wait};
 use crate::store::{Listed, Spool, StoreError};
-use crate::telemetry;
+use crate::telemetry::{self, State};
 
 /// Changes that wait for their turn; further ones wait outside.
 const TURNS: usize = 16;
@@ -165,6 +165,14 @@ impl<S: Spool> Relay for Control<S> {
         let habits = self.shared.habits();
         let clients = self.shared.setup().policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
         Ok(Clients { now: Time(self.shared.clock.now()), since: Time(habits.since()), clients })
+    }
+
+    async fn state(&self) -> Result<State, Refusal> {
+        monitor::state(&self.shared).await
+    }
+
+    async fn obstacles(&self) -> Vec<String> {
+        monitor::obstacles(&self.shared).await
     }
 
     async fn trace(&self, query: TraceQuery) -> Result<Trace, Refusal> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -97,6 +98,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener,
         let _ = setups.wait_for(|setup| !setup.entries.contains_key(&number)).await;
     });
     let mut stopping = pin!(shared.shutdown.reached(Phase::Stopping));
+    shared.listening.fetch_add(1, Ordering::Relaxed);
     loop {
         tokio::select! {
             () = &mut stopping => break,
@@ -126,6 +128,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener,
     }
     drop(listener);
     drop(last);
+    shared.listening.fetch_sub(1, Ordering::Relaxed);
     tokio::select! {
         () = async { while sessions.join_next().await.is_some() {} } => {}
         () = shared.shutdown.reached(Phase::Ending) => {}

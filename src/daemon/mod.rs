@@ -27,6 +27,7 @@ mod ledger;
 mod listener;
 mod listening;
 mod login;
+mod monitor;
 mod notices;
 mod operate;
 mod parting;
@@ -45,7 +46,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -138,6 +139,8 @@ pub async fn run(config: Config, path: PathBuf, mut inherited: Inherited) -> Res
     let hangup = signal(SignalKind::hangup()).map_err(|error| Fault::Task(error.to_string()))?;
     // The lock of the data directory first: of two relays with one configuration, the second should name the first, not a busy port.
     let store = Sqlite::open(&config.store)?;
+    store.tell_commits(telemetry::store_committed);
+    let clients: Vec<_> = config.intake.clients.iter().map(|client| client.name.clone()).collect();
     let (recovered, newest) = (store.recovered(), store.newest());
     if recovered.orphans > 0 {
         telemetry::orphans_removed(recovered.orphans);
@@ -157,6 +160,7 @@ pub async fn run(config: Config, path: PathBuf, mut inherited: Inherited) -> Res
     let mut scheduler = Scheduler::new(config.schedule.clone());
     let boot_id = ledger::boot_id();
     let names: Vec<AccountName> = config.schedule.accounts.iter().map(|account| account.name.clone()).collect();
+    telemetry::expect(&clients, &names);
     let ledger = store.ledger().await?;
     ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
     let board = Board::new(&config.notices, ledger.alarms, &names);
@@ -295,6 +299,8 @@ struct Shared<S> {
     alarms: Board,
     /// Attempts in doubt since the start, those that were found then included.
     doubts: AtomicU64,
+    /// Listeners that accept.
+    listening: AtomicUsize,
     desk: Desk,
 }
 
@@ -324,6 +330,7 @@ impl<S: Spool> Shared<S> {
             shutdown: Shutdown::default(),
             alarms: board,
             doubts: AtomicU64::new(0),
+            listening: AtomicUsize::new(0),
             desk,
         })
     }

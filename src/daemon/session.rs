@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::attempt::queued;
 use super::dispatch::Event;
@@ -190,6 +191,7 @@ impl<S: Spool> Conversation<'_, S> {
     }
 
     async fn keep(&mut self, envelope: Envelope) -> Result<(), Reply> {
+        let begun = Instant::now();
         let Some(mut draft) = self.incoming.take() else {
             debug_assert!(false, "a message is kept only after it was opened");
             return Err(local_error());
@@ -223,6 +225,7 @@ impl<S: Spool> Conversation<'_, S> {
             helo: envelope.helo.as_deref().unwrap_or_default(),
             user: envelope.user.as_deref().unwrap_or_default(),
             tls: &self.stream.protection(),
+            took: begun.elapsed(),
         };
         telemetry::accepted(&message, &how, recipients);
         self.shared.tell(Event::Add(queue));

@@ -2,6 +2,7 @@
 //! is ever done by half of one configuration and half of another.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Setup {
     pub price_per_million: f64,
     /// What each listener does with its connections, by the listener's number.
     pub entries: HashMap<usize, Arc<Entry>>,
+    /// The certificates that listeners show.
+    pub certificates: Vec<PathBuf>,
     /// How long a stop waits for what is under way.
     pub grace: Duration,
 }
@@ -98,6 +101,7 @@ impl Setup {
             catalogue: Catalogue::extended(config.replies),
             notices: config.notices,
             price_per_million: config.price_per_million,
+            certificates: config.listeners.into_iter().filter_map(|listener| Some(listener.certificate?.chain)).collect(),
             grace: config.grace,
         })
     }

@@ -38,6 +38,11 @@ impl Tokens {
         apps.iter().map(source).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Each application, and for how long its present token can still be used.
+    pub fn each(&self) -> impl Iterator<Item = (&App, Duration)> {
+        self.0.values().map(|source| (source.app(), source.left()))
+    }
+
     /// What an account logs in with; none if its application is not here.
     pub fn login(&self, credentials: &Credentials) -> Option<Login> {
         let credential = match &credentials.proof {
@@ -97,6 +102,15 @@ fn told(app: &App, end: Timestamp, days: i64) -> String {
     let date = end.date();
     let when = if days == 0 { format!("It has ended, on {date}") } else { format!("It ends on {date}, within {days} days") };
     format!("{when}; then no mail leaves through app {}. {}", app.name, app.proof.renewal())
+}
+
+/// An application's secret or certificate, for whom it is shown to. Blocks on the file system.
+pub(super) fn seen(app: &App) -> Option<telemetry::End> {
+    let (kind, name) = match &app.proof {
+        ClientProof::Secret(_) => ("secret", app.name.to_string()),
+        ClientProof::Certificate { certificate, .. } => ("certificate", certificate.display().to_string()),
+    };
+    Some(telemetry::End { kind, name, at: end(app)? })
 }
 
 /// When the application's secret or certificate ends, as far as that is known. A file that cannot be read is told of when a token is needed.

@@ -269,6 +269,9 @@ pub trait Spool: Send + Sync + 'static {
     /// A message on its way in.
     type Incoming: Incoming;
 
+    /// Octets that new mail may still take: what is free, less the reserve and all messages on their way in.
+    fn spare(&self) -> u64;
+
     /// Makes room for a message of `announced` octets (MAIL's SIZE parameter, RFC 1870); 0 if nothing was announced: then for the largest.
     /// The content may turn out to be larger; `accept` looks again.
     ///

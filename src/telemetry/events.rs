@@ -7,12 +7,13 @@ use std::time::Duration;
 use tracing::{debug, error, info, warn};
 
 use super::catalogue::target::{ADMIN, CONFIG, DAEMON, NOTICE, SCHEDULE, SESSION, STORE, TELEMETRY, UPSTREAM};
+use super::metrics::COUNTERS;
 use super::{Level, Room};
 use crate::clock::Timestamp;
 use crate::intake::Habit;
 use crate::mail::{AccountName, AppName, Class, ClientName, Delivery, DeliveryId, InDoubt, Message, QueueId, RouteName};
 use crate::notice::{Alarm, AlarmChange};
-use crate::reply::{Disposition, Outcome, Pause, PauseLength, upstream_id};
+use crate::reply::{Disposition, Judgement, Outcome, Pause, PauseLength, Step, upstream_id};
 use crate::schedule::{Change, Who};
 use crate::smtp::{Mailbox, Reply, ReversePath};
 use crate::store::history::Trouble;
@@ -73,6 +74,7 @@ pub fn watchdog_missed(why: &str) {
 
 /// The log could not be written for a while, and lines of it are lost.
 pub fn log_lost(lines: u64) {
+    COUNTERS.log_lines_lost.inc_by(lines);
     error!(target: TELEMETRY, event = "log-lost", lines, "nobody read the log, and lines of it are lost");
 }
 
@@ -99,6 +101,7 @@ pub fn config_warning(warning: &str) {
 
 /// A connection was refused or closed before it became a session.
 pub fn connection_refused(peer: IpAddr, reply: &Reply) {
+    COUNTERS.connection_refused(reply);
     warn!(target: SESSION, event = "connection-refused", peer = %peer, reply = %reply, "connection refused");
 }
 
@@ -109,6 +112,7 @@ pub fn accept_failed(listener: SocketAddr, why: &str) {
 
 /// A session begins.
 pub fn connected(peer: IpAddr, client: &ClientName) {
+    COUNTERS.session(client);
     debug!(target: SESSION, event = "connected", peer = %peer, client = %client, "connected");
 }
 
@@ -119,6 +123,7 @@ pub fn disconnected(peer: IpAddr, client: &ClientName, how: &str) {
 
 /// A command or a message was refused.
 pub fn refused(peer: IpAddr, client: Option<&ClientName>, what: &str, from: Option<&ReversePath>, reply: &Reply) {
+    COUNTERS.refused(client, reply);
     let client = client.map_or("", ClientName::as_str);
     let from = from.map(|from| Angle(from).to_string()).unwrap_or_default();
     warn!(target: SESSION, event = "refused", peer = %peer, client, command = what, from, reply = %reply, "refused");
@@ -132,6 +137,7 @@ pub fn habit(peer: IpAddr, client: &ClientName, habit: Habit, count: u64) {
 
 /// A TLS handshake failed, or was not finished in time.
 pub fn tls_failed(peer: IpAddr, why: &str) {
+    COUNTERS.tls_failures.inc();
     warn!(target: SESSION, event = "tls-failed", peer = %peer, why, "no TLS with this peer");
 }
 
@@ -152,11 +158,13 @@ pub fn proxy_failed(peer: IpAddr, why: &str) {
 
 /// A user has logged in.
 pub fn logged_in(peer: IpAddr, user: &str, client: &ClientName) {
+    COUNTERS.login("accepted");
     info!(target: SESSION, event = "logged-in", peer = %peer, user, client = %client, "logged in");
 }
 
 /// A login was refused; `user` is empty if there is no such user.
 pub fn login_failed(peer: IpAddr, user: &str, failures: usize) {
+    COUNTERS.login("failed");
     warn!(target: SESSION, event = "login-failed", peer = %peer, user, failures, "user name or password is wrong");
 }
 
@@ -171,10 +179,13 @@ pub struct Arrival<'a> {
     pub user: &'a str,
     /// Version and cipher of TLS; empty without.
     pub tls: &'a str,
+    /// From the end of its data until it was safe.
+    pub took: Duration,
 }
 
 /// A message is safe on disk and was acknowledged.
 pub fn accepted(message: &Message, how: &Arrival<'_>, recipients: usize) {
+    COUNTERS.accepted(&message.client, recipients, message.size, how.took);
     info!(
         target: SESSION,
         event = "accepted",
@@ -205,6 +216,7 @@ pub fn recipient_settled(message: &Message, to: &Mailbox, attempt: &Attempt<'_>,
         Some(outcome).filter(|outcome| outcome.disposition == Disposition::Sent).and_then(|sent| upstream_id(&sent.diagnostic));
     let retry = retry.filter(|_| outcome.disposition == Disposition::Deferred).map(|at| at.to_string()).unwrap_or_default();
     let delay = attempt.ended.since(message.accepted_at).as_secs_f64();
+    COUNTERS.recipient(attempt.account, attempt.class, outcome.disposition, delay);
     // Postfix's delays=a/b/c/d less what the relay does not have: in the queue, then with the upstream server.
     let delays = format!(
         "{:.3}/{:.3}",
@@ -264,6 +276,34 @@ pub struct Attempt<'a> {
     pub ended: Timestamp,
 }
 
+/// An attempt has ended; `steps` are those that were completed, with the time that each took.
+pub fn attempt_ended(delivery: DeliveryId, account: &AccountName, judgement: &Judgement, steps: &[(Step, Duration)]) {
+    COUNTERS.attempt(account, judgement, steps);
+    // Nobody need write it who does not listen.
+    if tracing::enabled!(target: UPSTREAM, tracing::Level::DEBUG) {
+        let steps: Vec<String> = steps.iter().map(|(step, took)| format!("{step} {:.3}", took.as_secs_f64())).collect();
+        debug!(
+            target: UPSTREAM,
+            event = "attempt-ended",
+            queue_id = %delivery.message,
+            part = delivery.part,
+            account = %account,
+            steps = steps.join(", "),
+            "attempt ended"
+        );
+    }
+}
+
+/// A transaction of the queue's database was synced. This is counted, and no line of the log.
+pub fn store_committed(operations: usize, took: Duration) {
+    COUNTERS.committed(operations, took);
+}
+
+/// These are the clients and accounts of the configuration: what is counted for them begins at 0.
+pub fn expect(clients: &[ClientName], accounts: &[AccountName]) {
+    COUNTERS.expect(clients, accounts);
+}
+
 /// A message was sent without DKIM signatures that it had come with, those of `domains`.
 pub fn dkim_signature_removed(delivery: DeliveryId, client: &ClientName, sender: &Mailbox, domains: &[String]) {
     info!(
@@ -293,6 +333,7 @@ pub fn content_converted(delivery: DeliveryId, client: &ClientName, relay: &str)
 
 /// A delivery was given up because its message became too old.
 pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
+    COUNTERS.expired(delivery.class, delivery.recipients.len());
     for recipient in &delivery.recipients {
         warn!(
             target: UPSTREAM,
@@ -313,6 +354,7 @@ pub fn expired(message: &Message, delivery: &Delivery, lifetime: Duration) {
 
 /// A notice about what became of recipients was queued.
 pub fn notice_queued(about: QueueId, notice: QueueId, to: &Mailbox) {
+    COUNTERS.notices_queued.inc();
     info!(target: NOTICE, event = "notice-queued", queue_id = %about, notice = %notice, to = %to, "notice queued");
 }
 
@@ -323,6 +365,7 @@ pub fn notice_gathered(about: QueueId, reader: &Mailbox, recipients: usize) {
 
 /// A digest of what was gathered for a reader was queued.
 pub fn digest_queued(notice: QueueId, to: &Mailbox) {
+    COUNTERS.notices_queued.inc();
     info!(target: NOTICE, event = "digest-queued", notice = %notice, to = %to, "digest queued");
 }
 
@@ -358,6 +401,7 @@ pub fn parted(delivery: DeliveryId, into: &Delivery, client: &ClientName) {
 
 /// The upstream server may have taken the message although no reply came, or an attempt was cut off by a crash: it will be sent again.
 pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
+    COUNTERS.in_doubt(&attempt.account);
     warn!(
         target: UPSTREAM,
         event = "in-doubt",
@@ -371,6 +415,7 @@ pub fn in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
 
 /// The same, and it waits for an operator's word.
 pub fn held_in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
+    COUNTERS.in_doubt(&attempt.account);
     warn!(
         target: UPSTREAM,
         event = "in-doubt-held",
@@ -438,7 +483,10 @@ pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
 /// Something that operators must know has begun, or is over. Told once for each, and gathered into mail for them.
 pub fn alarm(alarm: &Alarm, change: &AlarmChange) {
     match change {
-        AlarmChange::Raised(why) => error!(target: NOTICE, event = "alarm-raised", alarm = %alarm, why, "{}", alarm.raised()),
+        AlarmChange::Raised(why) => {
+            COUNTERS.alarm(alarm);
+            error!(target: NOTICE, event = "alarm-raised", alarm = %alarm, why, "{}", alarm.raised())
+        }
         AlarmChange::Cleared => info!(target: NOTICE, event = "alarm-cleared", alarm = %alarm, "{}", alarm.cleared()),
     }
 }
@@ -455,16 +503,19 @@ pub fn route_unknown(delivery: DeliveryId, route: &RouteName) {
 
 /// A message was refused because the disk has not enough room; the client tries again.
 pub fn disk_low(why: &str) {
+    COUNTERS.store_refused("full");
     error!(target: STORE, event = "disk-low", why, "not enough disk space for new mail; free some, or lower queue.free_space_reserve");
 }
 
 /// The store could not do what was asked, and will be asked again.
 pub fn store_busy(what: &str, why: &str) {
+    COUNTERS.store_refused("busy");
     error!(target: STORE, event = "store-busy", what, why, "the store cannot serve; trying again");
 }
 
 /// The store failed for good: the process ends so that a restart recovers the queue.
 pub fn store_failed(why: &str) {
+    COUNTERS.store_refused("failed");
     error!(target: STORE, event = "store-failed", why, "the store failed; stopping. Check the disk, then start the relay again: it recovers its queue");
 }
 
@@ -489,6 +540,7 @@ pub fn history_unavailable(why: &str) {
 
 /// So many records of what became of mail could not be written. Mail goes on.
 pub fn history_lost(trouble: &Trouble) {
+    COUNTERS.history_records_lost.inc_by(trouble.records);
     error!(target: STORE, event = "history-lost", records = trouble.records, why = trouble.why, "what became of mail could not be remembered");
 }
 

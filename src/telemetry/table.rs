@@ -88,6 +88,9 @@ pub const EVENTS: &[Event] = &[
         "what became of one recipient in one attempt: `status` is `sent` (info), `deferred`, `bounced`, or `expired` because the message \
          became too old",
         "`hve-relay explain` says what the reply means and what to do about it"),
+    row("attempt-ended", Upstream, &[Debug], "queue_id part account steps",
+        "an attempt has ended; what became of each recipient is told before",
+        ""),
     row("dkim-signature-removed", Upstream, &[Info], "queue_id part client sender domains",
         "a message was sent without the DKIM signatures of `domains` that it came with: they vouch for the From that was replaced, and \
          would fail",
@@ -283,6 +286,7 @@ pub const FIELDS: &[Field] = &[
     field("started", Words, "when the attempt began"),
     field("status", Words, "the outcome, in Postfix's words"),
     field("step", Words, "the step of the conversation that decided"),
+    field("steps", Words, "the completed steps of the conversation, each with the seconds that it took"),
     field("tls", Words, "of a client's session: version and cipher; of a delivery: `verified`, `unverified` or `none`; empty without"),
     field("to", Address, "the recipient, or the reader of a notice"),
     field("to_level", Words, "the level from here on"),

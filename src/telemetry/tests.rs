@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::intake::Habit;
 use crate::mail::{AccountName, AppName, Class, ClientName, Delivery, DeliveryId, InDoubt, Kind, Message, Priority, Recipient, RouteName};
 use crate::notice::{Alarm, AlarmChange};
-use crate::reply::{Disposition, Outcome, Pause, PauseLength, Scope, Step, TokenFault};
+use crate::reply::{Disposition, Judgement, Outcome, Pause, PauseLength, Rest, Scope, Step, TokenFault};
 use crate::schedule::{Change, Who};
 use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, RecipientDsn, Reply, ReversePath};
 use crate::store::history::Trouble;
@@ -154,7 +154,7 @@ fn tell_all() {
     proxy_failed(peer, "no header");
     logged_in(peer, "erp", &client);
     login_failed(peer, "erp", 2);
-    accepted(&message, &Arrival { protocol: "ESMTP", helo: "copier", user: "erp", tls: "TLSv1.3" }, 1);
+    accepted(&message, &Arrival { protocol: "ESMTP", helo: "copier", user: "erp", tls: "TLSv1.3", took: Duration::ZERO }, 1);
 
     for disposition in [Disposition::Sent, Disposition::Deferred, Disposition::Failed] {
         let outcome = Outcome {
@@ -175,6 +175,16 @@ fn tell_all() {
         };
         recipient_settled(&message, &mailbox(), &attempt, &outcome, Some(at));
     }
+    let judgement = Judgement {
+        outcomes: Vec::new(),
+        pause: None,
+        counts: false,
+        elsewhere: false,
+        rest: Rest::Together,
+        doubtful: Vec::new(),
+        in_doubt: false,
+    };
+    attempt_ended(id, &account, &judgement, &[(Step::Connect, Duration::from_millis(20))]);
     expired(&message, &delivery(id), Duration::from_secs(60));
     dkim_signature_removed(id, &client, &mailbox(), &["contoso.com".to_owned()]);
     content_converted(id, &client, "smtp.example.com:587");
@@ -286,4 +296,21 @@ fn a_queue_id_is_in_every_line_of_a_message() {
     for row in EVENTS.iter().filter(about).filter(|row| !row.name.starts_with("digest-")) {
         assert!(row.field_names().any(|field| field == "queue_id"), "{}", row.name);
     }
+}
+
+#[test]
+fn every_metric_of_the_table_is_in_a_scrape_and_no_other() {
+    heard(tell_all);
+    let names = |text: &str| -> BTreeSet<String> {
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
+    };
+    // What is asked for at the scrape is there with what it is about.
+    let state = State { habits: vec![(ClientName::new("devices"), Habit::NoHeloName, 1)], ..State::default() };
+    let found = names(&scrape(&state));
+    let known: BTreeSet<String> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    let strange: Vec<&String> = found.difference(&known).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+    let counted: BTreeSet<String> = METRICS.iter().filter(|metric| metric.kind != "gauge").map(|metric| metric.name.to_owned()).collect();
+    let missing: Vec<&String> = counted.difference(&found).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

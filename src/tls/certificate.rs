@@ -15,6 +15,10 @@ use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 use super::{TlsError, server_config};
@@ -187,6 +191,14 @@ fn octets(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     let mut octets = Zeroizing::new(Vec::with_capacity(facts.len() as usize + 1));
     File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut octets)).map_err(unreadable)?;
     Ok(octets)
+}
+
+/// When the first certificate of a file in PEM form ends, in seconds since 1970; none if there is none that can be read. Blocks on the file system.
+pub fn ends(chain: &Path) -> Option<i64> {
+    let octets = octets(chain).ok()?;
+    let certificate = CertificateDer::from_pem_slice(&octets).ok()?;
+    let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
 }
 
 /// A certificate for these names, signed by itself, and its key: both in PEM form. An ECDSA key on P-256, which whatever speaks TLS 1.2 knows.

@@ -6,7 +6,7 @@ mod certificate;
 mod client;
 mod server;
 
-pub use certificate::{Certificate, CertificateError, CertificateFiles, Look, self_signed};
+pub use certificate::{Certificate, CertificateError, CertificateFiles, Look, ends, self_signed};
 pub use client::{Identity, Opportunistic, check_identity, client_config, client_config_as};
 pub use server::server_config;
 

@@ -22,6 +22,7 @@ use crate::smtp::Reply;
 
 use super::auth;
 use super::framing::Frame;
+use super::laps::Laps;
 use super::opening;
 use super::wire::Wire;
 use super::{Credential, Endpoint, Login, Offers, Protection, Timeouts, TlsFacts};
@@ -45,6 +46,8 @@ pub struct Connection {
     pub(super) handed_over: bool,
     /// In the last transaction, a part of the content was not sent as it came.
     pub(super) converted: bool,
+    /// What each step took since that was asked last.
+    pub(super) laps: Laps,
     pub(super) transactions: u32,
     opened_at: Instant,
     pub(super) idle_since: Instant,
@@ -93,6 +96,7 @@ impl Connection {
             peer: opened.peer,
             protection: opened.protection,
             greeting: opened.greeting,
+            laps: opened.laps,
             usable: true,
             needs_reset: false,
             handed_over: false,
@@ -232,6 +236,7 @@ impl Connection {
                 Frame::Whole(reply, _) => {
                     // RFC 5321 §3.8: after 421 the server closes.
                     self.usable &= reply.code != 421;
+                    self.laps.lap(step);
                     return Ok(reply);
                 }
                 Frame::Malformed(what) => Cause::Protocol(what),

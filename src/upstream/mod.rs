@@ -17,6 +17,7 @@ mod connection;
 mod content;
 mod envelope;
 mod framing;
+mod laps;
 pub mod oauth;
 mod offers;
 mod opening;

@@ -22,6 +22,7 @@ use crate::reply::{Cause, Step, Trouble};
 use crate::smtp::Reply;
 
 use super::framing::{Frame, first_reply};
+use super::laps::Laps;
 use super::stream::Stream;
 use super::wire::{CLOSED, describe};
 use super::{Endpoint, Offers, Protection, Security};
@@ -35,6 +36,7 @@ pub(super) struct Opened {
     pub(super) peer: SocketAddr,
     pub(super) offers: Offers,
     pub(super) protection: Protection,
+    pub(super) laps: Laps,
     /// The server's 220.
     pub(super) greeting: Reply,
 }
@@ -48,44 +50,61 @@ pub(super) async fn open(endpoint: &Endpoint) -> Result<Opened, Trouble> {
 }
 
 async fn connect(endpoint: &Endpoint, security: &Security) -> Result<Opened, Trouble> {
+    let mut laps = Laps::new();
     let (stream, peer) = dial(endpoint).await?;
-    let opened = |(stream, offers): (Stream, Offers), protection, greeting| Opened {
-        stream,
-        peer,
-        offers: offers.without(&endpoint.ignored),
-        protection,
-        greeting,
+    laps.lap(Step::Connect);
+    let opened = |(stream, offers): (Stream, Offers), protection, greeting, mut laps: Laps| {
+        laps.lap(Step::Ehlo);
+        Opened { stream, peer, offers: offers.without(&endpoint.ignored), protection, laps, greeting }
     };
     if let Security::Implicit(tls) = security {
         let mut secure = Lines::new(handshake(endpoint, tls, stream).await?);
+        laps.lap(Step::Tls);
         let greeting = secure.greeting(endpoint).await?;
-        return Ok(opened(secure.hello(endpoint).await?, Protection::Verified, greeting));
+        laps.lap(Step::Greeting);
+        return Ok(opened(secure.hello(endpoint).await?, Protection::Verified, greeting, laps));
     }
     let mut plain = Lines::new(stream);
     let greeting = plain.greeting(endpoint).await?;
+    laps.lap(Step::Greeting);
     let offers = plain.ehlo(endpoint).await?;
+    laps.lap(Step::Ehlo);
     match security {
         Security::Required(_) if !offers.starttls => {
             let text = "the server does not offer STARTTLS; neither credentials nor mail are sent in clear";
             Err(Trouble { step: Step::StartTls, cause: Cause::Protocol(text.to_owned()) })
         }
         Security::Required(tls) | Security::Implicit(tls) => {
-            let stream = handshake(endpoint, tls, plain.starttls(endpoint).await?).await?;
-            Ok(opened(Lines::new(stream).hello(endpoint).await?, Protection::Verified, greeting))
+            let stream = secured(endpoint, tls, plain, &mut laps).await?;
+            Ok(opened(Lines::new(stream).hello(endpoint).await?, Protection::Verified, greeting, laps))
         }
         Security::Opportunistic(tls) if offers.starttls => {
-            let stream = handshake(endpoint, tls.config(), plain.starttls(endpoint).await?).await?;
+            let stream = secured(endpoint, tls.config(), plain, &mut laps).await?;
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
             let protection = match tls.verify(certificates, &endpoint.server_name) {
                 Ok(()) => Protection::Verified,
                 Err(_) => Protection::Unverified,
             };
-            Ok(opened(Lines::new(stream).hello(endpoint).await?, protection, greeting))
+            Ok(opened(Lines::new(stream).hello(endpoint).await?, protection, greeting, laps))
         }
         Security::Opportunistic(_) | Security::None => {
-            Ok(opened((Stream::Plain(plain.into_stream(Step::Ehlo)?), offers), Protection::Plain, greeting))
+            Ok(opened((Stream::Plain(plain.into_stream(Step::Ehlo)?), offers), Protection::Plain, greeting, laps))
         }
     }
+}
+
+/// STARTTLS and the handshake.
+async fn secured(
+    endpoint: &Endpoint,
+    tls: &Arc<ClientConfig>,
+    plain: Lines<TcpStream>,
+    laps: &mut Laps,
+) -> Result<TlsStream<TcpStream>, Trouble> {
+    let stream = plain.starttls(endpoint).await?;
+    laps.lap(Step::StartTls);
+    let stream = handshake(endpoint, tls, stream).await?;
+    laps.lap(Step::Tls);
+    Ok(stream)
 }
 
 /// Tries the addresses of the host one after the other, each under the time limit.

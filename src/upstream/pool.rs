@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::mail::AccountName;
 use crate::reply::{Catalogue, Cause, End, Report, Step, Trouble, is_stale_token};
@@ -55,6 +55,8 @@ pub struct Attempt {
     pub converted: bool,
     /// What the sender asked of notices went with it: the server offers DSN (RFC 3461), and of success it will tell itself.
     pub passed_dsn_on: bool,
+    /// The steps that were completed on its connection, and what each took.
+    pub steps: Vec<(Step, Duration)>,
 }
 
 /// Makes one transaction over a warm connection of the account, or a new one, which is then kept warm.
@@ -82,15 +84,18 @@ pub async fn deliver(
             let report = connection.transact(transaction).await;
             attempt(pool, account, connection, report, origin)
         }
-        Err(trouble) => Attempt { result: Err(trouble), origin, protection: None, converted: false, passed_dsn_on: false },
+        Err(trouble) => {
+            Attempt { result: Err(trouble), origin, protection: None, converted: false, passed_dsn_on: false, steps: Vec::new() }
+        }
     }
 }
 
 /// What came of a transaction on a connection, which goes back to where it can be used again.
-fn attempt(pool: &Pool, account: &AccountName, connection: Connection, report: Report, origin: Origin) -> Attempt {
+fn attempt(pool: &Pool, account: &AccountName, mut connection: Connection, report: Report, origin: Origin) -> Attempt {
+    let steps = connection.laps.take();
     let (protection, converted, passed_dsn_on) = (Some(connection.protection()), connection.converted, connection.offers().dsn);
     pool.put(account, connection);
-    Attempt { result: Ok(report), origin, protection, converted, passed_dsn_on }
+    Attempt { result: Ok(report), origin, protection, converted, passed_dsn_on, steps }
 }
 
 /// The connection had ended before MAIL was answered, or its only answer was that it has: 421, or that its token is stale.

@@ -69,6 +69,7 @@ impl Connection {
     pub async fn transact(&mut self, transaction: &Transaction<'_>) -> Report {
         let mut recipients: Vec<_> = transaction.recipients.iter().map(|recipient| unaskable(&self.offers, &recipient.address)).collect();
         (self.handed_over, self.converted) = (false, false);
+        self.laps.begin();
         let end = match self.run(transaction, &mut recipients).await {
             Ok(end) => end,
             Err(Trouble { cause: cause @ (Cause::Reply(_) | Cause::Local(_)), step }) => End::Stopped(Trouble { step, cause }),
@@ -116,6 +117,7 @@ impl Connection {
                     return Err(trouble);
                 }
                 self.handed_over = true;
+                self.laps.lap(Step::Content);
                 self.reply(Step::EndOfData, self.timeouts.end_of_data).await?
             }
         };

@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -190,9 +191,14 @@ impl Sqlite {
 
     /// How much was written.
     pub fn stats(&self) -> Stats {
-        let Counters { commits, operations, checkpoints } = &self.shared.counters;
+        let Counters { commits, operations, checkpoints, .. } = &self.shared.counters;
         let [commits, operations, checkpoints] = [commits, operations, checkpoints].map(|counter| counter.load(Ordering::Relaxed));
         Stats { commits, operations, checkpoints, spare: self.shared.space.spare() }
+    }
+
+    /// Has each commit told, on the writer's own thread: how many operations it had, and how long it took. For the first who asks.
+    pub fn tell_commits(&self, told: fn(usize, Duration)) {
+        let _ = self.shared.counters.told.set(told);
     }
 
     /// Drops the store on a blocking thread.
@@ -228,6 +234,10 @@ impl Sqlite {
 
 impl Spool for Sqlite {
     type Incoming = Incoming;
+
+    fn spare(&self) -> u64 {
+        self.shared.space.spare()
+    }
 
     fn begin(&self, id: QueueId, announced: u64) -> Result<Incoming, StoreError> {
         self.shared.latch.check()?;

@@ -10,8 +10,9 @@
 //! checkpoint, which copies the log into the database, comes after the answers, from here and not from SQLite's own hook, which would swallow
 //! its faults.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -82,7 +83,11 @@ pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) operations: AtomicU64,
     pub(super) checkpoints: AtomicU64,
+    pub(super) told: OnceLock<Told>,
 }
+
+/// Who is told of each commit: how many operations it had, and how long it took from its begin to the end of the sync.
+pub(super) type Told = fn(usize, Duration);
 
 /// The writer's own things.
 pub(super) struct Writer {
@@ -175,11 +180,15 @@ impl Writer {
 
     /// Runs operations in the transaction that has begun and ends it: with all of them, or with none.
     fn run_and_commit(&self, group: &[Request]) -> Result<Vec<Applied>, StoreError> {
+        let begun = Instant::now();
         let outcome = self.run_all(group).and_then(|applied| self.command("COMMIT").map(|()| applied));
         let outcome = outcome.map_err(|error| self.shared.latch.note(fault::of_sqlite(&error)));
         if outcome.is_ok() {
             self.shared.counters.commits.fetch_add(1, Ordering::Relaxed);
             self.shared.counters.operations.fetch_add(group.len() as u64, Ordering::Relaxed);
+            if let Some(told) = self.shared.counters.told.get() {
+                told(group.len(), begun.elapsed());
+            }
         } else if !self.connection.is_autocommit() {
             // SQLite itself rolls back after some errors. Where neither it nor we can, the connection is of no use.
             self.command("ROLLBACK").map_err(|error| self.shared.latch.note(StoreError::Fatal(format!("cannot roll back: {error}"))))?;

@@ -125,6 +125,11 @@ impl Memory {
         self.token.take_if(|token| token.number == refused.number && now.saturating_duration_since(token.since) >= least);
     }
 
+    /// For how long the present token can still be used; nothing without one.
+    pub fn left(&self, now: Instant) -> Duration {
+        self.token.as_ref().map_or(Duration::ZERO, |token| token.spent.saturating_duration_since(now))
+    }
+
     /// The operator has put something right: the next who asks makes a request.
     pub fn forgive(&mut self) {
         self.fault = None;

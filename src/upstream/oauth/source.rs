@@ -90,6 +90,11 @@ impl TokenSource {
         self.memory().refused(token, Instant::now(), OLD);
     }
 
+    /// For how long the present token can still be used; nothing without one.
+    pub fn left(&self) -> Duration {
+        self.memory().left(Instant::now())
+    }
+
     /// The operator has put something right: the next who asks for a token makes a request, whatever came of the last.
     pub fn forgive(&self) {
         self.memory().forgive();
