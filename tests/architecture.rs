@@ -68,6 +68,8 @@ const LAW: &[(&str, &[&str])] = &[
             "smtp",
             "clock",
             "units",
+            // What operators show when they ask.
+            "secret",
         ],
     ),
     // beside

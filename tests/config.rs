@@ -69,6 +69,8 @@ fn folder() -> TempDir {
     write("open.key", &key.signing_key.serialize_pem(), 0o644);
     write("foreign.key", &rcgen::KeyPair::generate().expect("a key").serialize_pem(), 0o600);
     write("not-pem.pem", "no certificate\n", 0o644);
+    write("admin.token", &format!("{MARKER}-of-a-program-6\n"), 0o600);
+    write("short.token", &format!("{MARKER}-7\n"), 0o600);
     write("app.secret", &format!("{MARKER}-5\n"), 0o600);
     write("app.key", APP_KEY, 0o600);
     write("open.key", APP_KEY, 0o644);
@@ -224,8 +226,10 @@ fn the_examples_of_the_reference_can_be_written() {
             .iter()
             .map(|(place, other)| {
                 let is_wanted = place == table && (other == line || whole.contains(table.as_str()));
-                let together = is_wanted || (key.starts_with("client_") && other.starts_with("# client_"));
-                if together || (matches!(table.as_str(), "route" | "notices" | "log") && !is_example(other)) {
+                let together = is_wanted
+                    || (key.starts_with("client_") && other.starts_with("# client_"))
+                    || (place == table && table == "admin" && key == "key_file" && other.starts_with("# certificate_file"));
+                if together || (matches!(table.as_str(), "route" | "notices" | "log" | "admin") && !is_example(other)) {
                     uncommented(other)
                 } else {
                     other
@@ -236,16 +240,24 @@ fn the_examples_of_the_reference_can_be_written() {
                 let is_of_account = table == "account" && (key.starts_with("password_") || key == "app");
                 !(is_of_account && other.starts_with("password_file"))
             })
+            // So has a token.
+            .filter(|other| {
+                let wanted = if key.starts_with("token_") { key.as_str() } else { "token_file" };
+                !(table == "admin.token" && other.starts_with("token_") && !other.starts_with(wanted))
+            })
             .collect();
         // The files of a certificate are looked at where TLS uses them.
         let tls = match key.as_str() {
+            _ if table != "listener" => "",
             "certificate_file" => "\ntls = \"starttls\"",
             "key_file" => "\ntls = \"starttls\"\ncertificate_file = \"@DIR@/relay.pem\"",
             _ => "",
         };
         let app = if key == "app" { uncommented_app(&["tenant_id", "client_secret_file"]) } else { String::new() };
-        let text =
-            format!("{}\n{app}", text.join("\n")).replace("/etc/hve-relay/c", "@DIR@/c").replace("/etc/hve-relay/relay.", "@DIR@/relay.");
+        let text = format!("{}\n{app}", text.join("\n"))
+            .replace("/etc/hve-relay/c", "@DIR@/c")
+            .replace("/etc/hve-relay/relay.", "@DIR@/relay.")
+            .replace("/etc/hve-relay/admin.", "@DIR@/admin.");
         let text = text.replacen("address = \"0.0.0.0:25\"", &format!("address = \"0.0.0.0:25\"{tls}"), 1);
         let problems = load(&text, &folder).err().map(|problems| problems.to_string()).unwrap_or_default();
         let only_not_here = problems.is_empty() || problems.contains("is not set");
@@ -338,7 +350,15 @@ fn every_known_key_is_read() {
                 }
                 Form::Many => {
                     let route: toml::Table = "name = \"hve\"\nhost = \"localhost\"".parse().expect("TOML");
-                    let entry = text.entry(table.name).or_insert_with(|| vec![route].into());
+                    // `admin.user` is in `admin`.
+                    let (place, name) = match table.name.split_once('.') {
+                        None => (&mut text, table.name),
+                        Some((outer, name)) => {
+                            let outer = text.entry(outer).or_insert_with(|| toml::Table::new().into());
+                            (outer.as_table_mut().expect("a table"), name)
+                        }
+                    };
+                    let entry = place.entry(name).or_insert_with(|| vec![route].into());
                     entry[0].as_table_mut().expect("a table").insert((*key).to_owned(), date.clone())
                 }
             };

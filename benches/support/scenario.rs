@@ -226,6 +226,7 @@ impl Scenario {
         let mut toml = format!(
             "data_dir = \"{}\"\nhostname = \"relay.contoso.com\"\n\
              [tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"contoso.com\"]\n\
+             [admin]\nlisten = \"none\"\n\
              [[listener]]\naddress = \"127.0.0.1:0\"\n\
              [[client]]\nname = \"load\"\nnetworks = [\"127.0.0.0/8\"]\n\
              [[route]]\nname = \"hve\"\nhost = \"127.0.0.1\"\nport = {}\ntls_ca_file = \"{ca}\"\ntls_server_name = \"smtp-hve.office365.com\"\n\

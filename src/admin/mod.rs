@@ -2,11 +2,14 @@
 //!
 //! Version 1 of it is [`router`], JSON over HTTP/1.1. It knows nothing of the transport beneath, which hands over who asks as an [`Operator`]
 //! in each request's extensions, and nothing of the relay above, which implements [`Relay`]. What goes over the wire are the types of
-//! `values`; `words` says in one place what each reason means and what to do about it.
+//! `values`, `past` and `overview`; `words` says in one place what each reason means and what to do about it.//!
+//! Over TCP the same routes stand behind [`gated`], which asks [`Access`] who may.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`]: counts, what waits by priority and class with a forecast, the tenant's budgets |
+//! | `GET /v1/overview` | [`Overview`]: the same, accounts, what waits for what, the last minutes and failures |
+//! | `GET /v1/events` | `overview` events, each an [`Overview`], whenever it changes |
 //! | `GET /v1/queue?after=&limit=&client=&class=&priority=&reason=` | [`Page`] |
 //! | `GET /v1/queue/{id}` | [`Detail`] of a message, or of one delivery (`id.part`) |
 //! | `POST /v1/queue/{id}/hold`, `release`, `retry`, `remove`; `DELETE /v1/queue/{id}` | [`Changed`] |
@@ -30,10 +33,15 @@
 //! *Limits.* One request looks at [`SCAN`] deliveries at most and lists [`LIMIT_MAX`]; if more follow, `next` says where to go on, by giving it
 //! as `after`. A request's body has 64 KiB at most.
 
+mod access;
 mod describe;
 mod filter;
+mod flow;
+mod gate;
+mod live;
 mod log;
 mod monitor;
+mod overview;
 mod past;
 mod routes;
 mod values;
@@ -42,9 +50,14 @@ mod words;
 use std::future::Future;
 use std::time::Duration;
 
+pub use access::{Access, AccessSettings};
 pub use describe::{account, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
+pub use flow::{FailureEntry, Flow, Minute, Minutes};
+pub use gate::{Peer, Session, gated};
+pub use live::{LISTENERS, PULSE};
 pub use log::{LogEntry, SetLevel, Word};
+pub use overview::{Overview, Parts, WaitingEntry, overview};
 pub use past::{
     AttemptEntry, Month, PastEntry, Report, ReportLine, ReportQuery, STORIES, StoryEntry, Trace, TraceQuery, group, report_line, story,
 };
@@ -94,6 +107,9 @@ pub trait Relay: Clone + Send + Sync + 'static {
 
     /// The state in one look.
     fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
+
+    /// The whole in one answer.
+    fn overview(&self) -> impl Future<Output = Result<Overview, Refusal>> + Send;
 
     /// Every account.
     fn accounts(&self) -> impl Future<Output = Result<Accounts, Refusal>> + Send;

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::live::Live;
 use super::{
     Action, ErrorText, Filter, LIMIT, LIMIT_MAX, ListQuery, Operator, REASON_MAX, Range, Refusal, Relay, ReportQuery, SUSPENSION_MAX,
     Selection, Suspend, Target, TraceQuery,
@@ -21,11 +22,15 @@ use crate::mail::{AccountName, DeliveryId};
 use crate::units::{format_duration, parse_duration};
 
 /// Octets of a request's body, at most.
-const BODY_MAX: usize = 64 << 10;
+pub(super) const BODY_MAX: usize = 64 << 10;
 
 /// All routes of version 1. Whoever serves them puts an [`Operator`] into the extensions of each request.
 pub fn router<R: Relay>(relay: R) -> Router {
+    let live = Live::new();
+    let events = move |State(relay): State<R>| async move { live.listen(&relay) };
     Router::new()
+        .route("/v1/overview", get(overview::<R>))
+        .route("/v1/events", get(events))
         .route("/v1/status", get(status::<R>))
         .route("/v1/queue", get(list::<R>))
         // One delivery by its id; or, of the selected ones, what is to be done to them.
@@ -50,6 +55,10 @@ type Answer<T> = Result<Json<T>, Refusal>;
 
 async fn status<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
     relay.status().await.map(Json)
+}
+
+async fn overview<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
+    relay.overview().await.map(Json)
 }
 
 async fn list<R: Relay>(State(relay): State<R>, query: Result<Query<ListQuery>, QueryRejection>) -> Answer<impl Serialize> {
@@ -160,7 +169,7 @@ fn place(text: Option<&str>) -> Result<Option<DeliveryId>, Refusal> {
     text.map(read).transpose()
 }
 
-fn error(status: StatusCode, text: impl Into<String>) -> Response {
+pub(super) fn error(status: StatusCode, text: impl Into<String>) -> Response {
     (status, Json(ErrorText { error: text.into() })).into_response()
 }
 

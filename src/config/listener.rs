@@ -77,7 +77,7 @@ fn clients(section: &Section<'_>, findings: &Findings<'_>) -> Option<Vec<ClientN
 }
 
 /// The certificate's files, which are read now to find out whether they will do; they are read again when the relay starts.
-fn certificate(section: &Section<'_>, findings: &Findings<'_>, tls: Tls) -> Option<CertificateFiles> {
+pub(super) fn certificate(section: &Section<'_>, findings: &Findings<'_>, tls: Tls) -> Option<CertificateFiles> {
     const HINT: &str = "certificate_file = \"/etc/hve-relay/relay.pem\"; `hve-relay certificate` makes one that signs itself";
     if tls == Tls::None {
         for key in ["certificate_file", "key_file"].into_iter().filter(|key| section.has(key)) {

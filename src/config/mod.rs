@@ -9,6 +9,7 @@
 //! What comes out are the rooms' own settings types; no room knows this one. A [`Config`] is plain data: reading it opens the files that it
 //! names (passwords, certificates, keys) and resolves listener names, and does nothing else.
 
+mod admin;
 mod app;
 mod control;
 mod effective;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub use admin::{Admin, AdminUser};
 pub use listener::Listener;
 pub use problem::{Problem, Problems, Warning};
 pub use profile::{HVE_GA, HVE_PREVIEW, Kind, Profile};
@@ -86,6 +88,8 @@ pub struct Config {
     pub price_per_million: f64,
     /// The Unix socket on which the running relay answers the operator's commands; at most 100 octets.
     pub control_socket: PathBuf,
+    /// Where it answers over HTTP, and to whom.
+    pub admin: Admin,
     /// The servers that mail goes to; never empty.
     pub routes: Vec<Route>,
     /// Each account's credentials. Its keys are those of `schedule.accounts` but for routes without an account, which stand there too, under
@@ -317,6 +321,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         profile: tenant.profile,
         listeners,
         control_socket: control::socket(document, findings, &data_dir),
+        admin: admin::admin(document, findings, &session.hostname),
         store: outbound::store(document, data_dir, session.message_size),
         history: history::settings(document),
         price_per_million: history::price(document),

@@ -48,6 +48,14 @@ pub(super) const CLIENT_SECRET: Kind = Kind {
     example: "/etc/hve-relay/app.secret",
 };
 
+/// What a program shows that asks the relay for something.
+pub(super) const TOKEN: Kind = Kind {
+    what: "token",
+    inline: &["token"],
+    keys: ["token_file", "token_credential", "token_env"],
+    example: "/etc/hve-relay/admin.token",
+};
+
 /// Where the secret of a table is, and the secret that is there now, unless there is a problem with it.
 pub(super) fn read(section: &Section<'_>, findings: &Findings<'_>, kind: Kind) -> Option<(SecretPlace, Secret)> {
     let [file, credential, variable] = kind.keys;

@@ -107,12 +107,13 @@ impl<'t> Document<'t> {
 
     /// Whether tables of a name were written, rightly or not.
     pub fn has(&self, name: &'static str) -> bool {
-        self.table.contains_key(name)
+        self.value(name).is_some()
     }
 
-    /// The tables of a name that may stand in the file many times, in the file's order.
+    /// The tables of a name that may stand in the file many times, in the file's order. One that is in another is named behind that one:
+    /// `admin.user`.
     pub fn many(&self, name: &'static str) -> Vec<Section<'t>> {
-        let Some(value) = self.table.get(name) else { return Vec::new() };
+        let Some(value) = self.value(name) else { return Vec::new() };
         let found = schema::tables(name, value);
         if value.get_ref().as_array().map(|array| array.len()) != Some(found.len()) {
             let place = Place { key: name.to_owned(), offset: value.span().start };
@@ -141,6 +142,13 @@ impl<'t> Document<'t> {
             self.findings.problem(&place, "is missing", format!("write [[{name}]] with {hint}"));
         }
         self.many(name)
+    }
+
+    fn value(&self, name: &str) -> Option<&'t Spanned<DeValue<'t>>> {
+        match name.split_once('.') {
+            None => self.table.get(name),
+            Some((outer, inner)) => self.table.get(outer)?.get_ref().as_table()?.get(inner),
+        }
     }
 
     fn section(&self, name: &'static str, place: Place, entries: Option<&'t DeTable<'t>>) -> Section<'t> {

@@ -22,7 +22,7 @@ pub enum Form {
 /// One table of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
-    /// Its name; empty for the top of the file.
+    /// Its name, behind that of the table that it is in, if it is in one (`admin.user`); empty for the top of the file.
     pub name: &'static str,
     /// How often it may stand there.
     pub form: Form,
@@ -190,6 +190,9 @@ pub const SCHEMA: &[Table] = &[
     table("history", Form::One, &["keep", "size", "price_per_million"]),
     table("notices", Form::One, &["delay_warning", "digest_interval", "per_hour", "operators", "alarm_delay", "queue_age_alarm"]),
     table("log", Form::One, &["format", "level", "levels", "redact", "file", "file_size", "file_age", "files_kept"]),
+    table("admin", Form::One, &["listen", "certificate_file", "key_file", "names"]),
+    table("admin.user", Form::Many, &["name", "password_hash"]),
+    table("admin.token", Form::Many, &["name", "token_file", "token_credential", "token_env"]),
     table("shutdown", Form::One, &["grace"]),
 ];
 
@@ -214,6 +217,18 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
         "put it into a file that only the relay can read and write client_secret_file = \"/etc/hve-relay/app.secret\"",
     ),
     ("user", "password", "a password does not belong in this file", "run `hve-relay password` and write password_hash with what it prints"),
+    (
+        "admin.user",
+        "password",
+        "a password does not belong in this file",
+        "run `hve-relay password` and write password_hash with what it prints",
+    ),
+    (
+        "admin.token",
+        "token",
+        "a token does not belong in this file",
+        "put it into a file that only the relay can read and write token_file = \"/etc/hve-relay/admin.token\"",
+    ),
 ];
 
 impl Table {
@@ -253,17 +268,23 @@ pub(super) fn tables<'t>(name: &str, value: &'t Spanned<DeValue<'t>>) -> Vec<Wri
 pub(super) fn report_unknown(document: &DeTable<'_>, findings: &Findings<'_>) {
     for (key, value) in document {
         let name = key.get_ref().as_ref();
-        match find(name).filter(|table| table.form != Form::Top) {
-            Some(table) => {
-                for (path, _, entries) in tables(name, value) {
-                    for key in entries.keys().filter(|key| !table.keys.contains(&key.get_ref().as_ref())) {
-                        let place = Place { key: format!("{path}.{}", key.get_ref()), offset: key.span().start };
-                        report(table, key.get_ref(), &place, findings);
-                    }
-                }
-            }
+        match find(name).filter(|table| within(&SCHEMA[0], table.name).is_some()) {
+            Some(table) => report_unknown_in(table, value, findings),
             None if SCHEMA[0].keys.contains(&name) => {}
             None => report(&SCHEMA[0], name, &Place { key: name.to_owned(), offset: key.span().start }, findings),
+        }
+    }
+}
+
+fn report_unknown_in(table: &Table, value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) {
+    for (path, _, entries) in tables(table.name, value) {
+        for (key, value) in entries {
+            let name = key.get_ref().as_ref();
+            match find(&format!("{}.{name}", table.name)) {
+                Some(inner) => report_unknown_in(inner, value, findings),
+                None if table.keys.contains(&name) => {}
+                None => report(table, name, &Place { key: format!("{path}.{name}"), offset: key.span().start }, findings),
+            }
         }
     }
 }
@@ -283,10 +304,15 @@ fn report(table: &Table, key: &str, place: &Place, findings: &Findings<'_>) {
     findings.problem(place, "unknown key", hint);
 }
 
-/// What may stand in a table: its keys, and at the top of the file the other tables too.
+/// What may stand in a table: its keys, and the tables that are in it.
 fn names(table: &Table) -> impl Iterator<Item = &'static str> {
-    let tables = SCHEMA.iter().map(|table| table.name).filter(|name| !name.is_empty());
-    table.keys.iter().copied().chain(tables.filter(|_| table.form == Form::Top))
+    table.keys.iter().copied().chain(SCHEMA.iter().filter_map(|inner| within(table, inner.name)))
+}
+
+/// A table's name as it is written within another one; none if it is not directly in that.
+fn within(table: &Table, name: &'static str) -> Option<&'static str> {
+    let rest = if table.form == Form::Top { name } else { name.strip_prefix(table.name)?.strip_prefix('.')? };
+    Some(rest).filter(|rest| !rest.is_empty() && !rest.contains('.'))
 }
 
 /// Whether an unknown entry was probably meant to be this key or table: then it has been told already, and is not missing besides.

@@ -48,7 +48,7 @@ pub(super) fn clients_with_users(document: &Document<'_>) -> BTreeSet<String> {
 }
 
 /// What a device may be set to: names, numbers, mail addresses.
-fn name(value: &DeValue<'_>) -> Result<String, Wrong> {
+pub(super) fn name(value: &DeValue<'_>) -> Result<String, Wrong> {
     let fits = |text: &&str| (1..=255).contains(&text.chars().count()) && !text.chars().any(|c| c.is_control() || c.is_whitespace());
     value
         .as_str()
@@ -58,7 +58,7 @@ fn name(value: &DeValue<'_>) -> Result<String, Wrong> {
 }
 
 /// A hash; the value is not shown, because it may be the password itself.
-fn hash(value: &DeValue<'_>) -> Result<PasswordHash, Wrong> {
+pub(super) fn hash(value: &DeValue<'_>) -> Result<PasswordHash, Wrong> {
     let hint = "write what `hve-relay password` prints".to_owned();
     let text = value.as_str().ok_or(HashError::Malformed);
     text.and_then(PasswordHash::parse)

@@ -205,6 +205,7 @@ async fn settle<S: Spool>(
         started,
         ended,
     };
+    shared.has_ended(message, &job.delivery, &judgement.outcomes, ended);
     for (recipient, outcome) in results {
         telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due_of(recipient.ordinal)));
     }
@@ -294,6 +295,7 @@ pub(super) async fn expire<S: Spool>(shared: Arc<Shared<S>>, delivery: DeliveryI
     let settlement = Settlement { settled, telling, ..Settlement::unchanged(&job.delivery, now, String::new()) };
     // Before it is recorded, as in `settle`.
     telemetry::expired(&job.message, &job.delivery, lifetime);
+    shared.has_expired(&job.message, &job.delivery, &job.last_reply, now);
     let Some(recorded) = record(&shared, settlement).await else { return };
     let notices = told.telling.notices.clone();
     leave(&shared, &job.message, told, recorded.last, now);

@@ -17,10 +17,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::dispatch::{Event, Question};
 use super::reload::Asked;
 use super::socket::{self, Socket};
+use super::web::Web;
 use super::{Phase, Shared, monitor, operate, past};
 use crate::admin::{
-    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Page, Range, Refusal, Relay, Reloaded, Report,
-    ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
+    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts, Range, Refusal, Relay,
+    Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId};
@@ -38,12 +39,19 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A change that waits for its turn.
 type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Serves the operator until the relay ends: also while it is stopping, as long as the dispatcher answers.
-pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket) {
+/// Serves the operator until the relay ends, on the socket and, if there is one, on the page's listener: also while it is stopping, as long
+/// as the dispatcher answers.
+pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket, web: Option<Web>) {
     let shutdown = shared.shutdown.clone();
     let (turns, mut waiting) = mpsc::channel::<Turn>(TURNS);
     let router = admin::router(Control { shared, turns });
-    let ending = shutdown.clone();
+    let (ending, web_ending) = (shutdown.clone(), shutdown.clone());
+    let paging = web.map(|web| web.serve(router.clone(), web_ending));
+    let paging = async {
+        if let Some(paging) = paging {
+            paging.await;
+        }
+    };
     let serving = socket::serve(socket, router, async move { ending.reached(Phase::Ending).await });
     let changing = async {
         while let Some(turn) = waiting.recv().await {
@@ -55,7 +63,7 @@ pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket) {
         tokio::time::sleep(LAST_WORDS).await;
     };
     tokio::select! {
-        _ = async { tokio::join!(serving, changing) } => {}
+        _ = async { tokio::join!(serving, paging, changing) } => {}
         () = late => {}
     }
 }
@@ -151,6 +159,19 @@ impl<S: Spool> Relay for Control<S> {
             admin::status(now, env!("CARGO_PKG_VERSION"), scheduler.counts(), doubts, &scheduler.classes(now), &scheduler.tenant(now))
         };
         ask(&self.shared, status).await
+    }
+
+    async fn overview(&self) -> Result<Overview, Refusal> {
+        let doubts = self.shared.doubts.load(Ordering::Relaxed);
+        let (now, status, waiting, accounts) = ask(&self.shared, move |scheduler, now| {
+            let (classes, tenant) = (scheduler.classes(now), scheduler.tenant(now));
+            let status = admin::status(now, env!("CARGO_PKG_VERSION"), scheduler.counts(), doubts, &classes, &tenant);
+            (now, status, scheduler.waiting(now), scheduler.accounts(now))
+        })
+        .await?;
+        let (setup, flow) = (self.shared.setup(), &mut *self.shared.flow());
+        let hostname = setup.hostname();
+        Ok(admin::overview(Parts { now, hostname, status, waiting: &waiting, accounts: &accounts, flow }))
     }
 
     async fn accounts(&self) -> Result<Accounts, Refusal> {

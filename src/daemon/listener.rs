@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::shown::Shown;
 use super::stream::Stream;
 use super::{Phase, Setup, Shared, session};
 use crate::clock::Timestamp;
@@ -22,14 +23,12 @@ use crate::session::{Settings, Tls};
 use crate::smtp::{Parsed, ProxyHeader, Reply};
 use crate::store::Spool;
 use crate::telemetry;
-use crate::tls::{Certificate, CertificateError, Look};
+use crate::tls::CertificateError;
 
 /// How long accepting rests when the process has no descriptors left: long enough for one log line not to become a flood.
 const EXHAUSTED: Duration = Duration::from_millis(250);
 /// How long a peer that is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
-/// How often a certificate's files are looked at, at most: each look is made for the handshake that comes next.
-const LOOKS: Duration = Duration::from_secs(2);
 
 /// What a listener does with its connections.
 pub(super) struct Entry {
@@ -37,8 +36,7 @@ pub(super) struct Entry {
     pub address: SocketAddr,
     /// What its sessions keep to.
     pub settings: Arc<Settings>,
-    certificate: Option<Arc<Certificate>>,
-    last_look: Mutex<Timestamp>,
+    shown: Option<Shown>,
     proxy_from: Vec<IpNet>,
 }
 
@@ -49,14 +47,8 @@ impl Entry {
     /// If its certificate cannot be used.
     pub fn new(listener: config::Listener, settings: &Settings, address: SocketAddr, now: Timestamp) -> Result<Self, CertificateError> {
         let settings = Settings { entrance: listener.entrance, ..settings.clone() };
-        let certificate = listener.certificate.map(Certificate::load).transpose()?;
-        Ok(Self {
-            address,
-            settings: Arc::new(settings),
-            certificate: certificate.map(Arc::new),
-            last_look: Mutex::new(now),
-            proxy_from: listener.proxy_from,
-        })
+        let shown = listener.certificate.map(|files| Shown::load(files, now)).transpose()?;
+        Ok(Self { address, settings: Arc::new(settings), shown, proxy_from: listener.proxy_from })
     }
 
     /// What TLS shows now.
@@ -64,25 +56,7 @@ impl Entry {
     /// # Errors
     /// If there is nothing to show; that is not configured so.
     pub async fn tls(&self, now: Timestamp) -> io::Result<Arc<ServerConfig>> {
-        let certificate = self.certificate.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        if self.is_look_due(now) {
-            let looking = certificate.clone();
-            match tokio::task::spawn_blocking(move || looking.look()).await {
-                Ok(Look::Renewed) => telemetry::certificate_renewed(certificate.path()),
-                Ok(Look::Unusable(why)) => telemetry::certificate_unusable(certificate.path(), &why.to_string()),
-                Ok(Look::Same) | Err(_) => {}
-            }
-        }
-        Ok(certificate.config())
-    }
-
-    fn is_look_due(&self, now: Timestamp) -> bool {
-        let mut last = self.last_look.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = now.since(*last) >= LOOKS;
-        if due {
-            *last = now;
-        }
-        due
+        Ok(self.shown.as_ref().ok_or(io::ErrorKind::NotFound)?.config(now).await)
     }
 }
 

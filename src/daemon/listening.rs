@@ -4,6 +4,7 @@
 //! number, so that it changes together with everything else, and a listener whose number is no longer there ends by itself.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,14 +51,8 @@ impl Listening {
                 opening.push((kept.remove(i), None));
                 continue;
             }
-            let listener = inherited.bound_to(*address).map_or_else(|| std::net::TcpListener::bind(address), Ok);
-            let listener = listener.and_then(|listener| {
-                listener.set_nonblocking(true)?;
-                TcpListener::from_std(listener)
-            });
-            let bound = listener.and_then(|listener| listener.local_addr().map(|bound| (listener, bound)));
             let own = self.open.iter().find(|open| open.bound.port() == address.port()).map(|open| open.bound);
-            let (listener, bound) = bound.map_err(|why| Fault::bind(*address, why, own))?;
+            let (listener, bound) = listen(*address, inherited).map_err(|why| Fault::bind(*address, why, own))?;
             self.next += 1;
             opening.push((Open { number: self.next, wanted: *address, bound }, Some(listener)));
         }
@@ -83,6 +78,15 @@ impl Listening {
         shutdown.reached(Phase::Stopping).await;
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+/// A socket that listens there: the one that was passed on, if there is one. With the address that it has got.
+pub(super) fn listen(address: SocketAddr, inherited: &mut Inherited) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = inherited.bound_to(address).map_or_else(|| std::net::TcpListener::bind(address), Ok)?;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let bound = listener.local_addr()?;
+    Ok((listener, bound))
 }
 
 impl Opening {

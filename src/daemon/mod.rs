@@ -21,6 +21,7 @@ mod attempt;
 mod control;
 mod dispatch;
 mod doubt;
+mod flow;
 mod history;
 mod inherit;
 mod ledger;
@@ -36,11 +37,13 @@ mod reload;
 mod service;
 mod session;
 mod setup;
+mod shown;
 mod shutdown;
 mod socket;
 mod sorting;
 mod stream;
 mod tokens;
+mod web;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -54,6 +57,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::admin::Flow;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::intake::{Door, Habits, Policy};
@@ -74,6 +78,7 @@ use reload::{Asked, Reloads};
 use setup::{Setup, Upstream};
 use shutdown::Signals;
 use socket::Socket;
+use web::Web;
 
 pub use inherit::Inherited;
 pub use shutdown::{Phase, Shutdown};
@@ -149,6 +154,7 @@ pub async fn run(config: Config, path: PathBuf, mut inherited: Inherited) -> Res
     let history = history::open(&config.history, &config.store.data_dir, config.store.reserve);
     let mut listening = Listening::default();
     let opening = listening.open(&config.listeners, &mut inherited)?;
+    let web = Web::bind(&config.admin, &mut inherited, clock)?;
     if let Some(address) = inherited.left() {
         return Err(Fault::Inherited(address));
     }
@@ -205,7 +211,7 @@ pub async fn run(config: Config, path: PathBuf, mut inherited: Inherited) -> Res
     tasks.spawn(notices::run(shared.clone()));
     tasks.spawn(notices::watch(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events, stray));
-    let control = tokio::spawn(control::serve(shared.clone(), socket));
+    let control = tokio::spawn(control::serve(shared.clone(), socket, web));
     let service = tokio::spawn(service::run(shared.clone()));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
@@ -292,6 +298,7 @@ struct Shared<S> {
     setup: watch::Sender<Arc<Setup>>,
     door: Mutex<Door>,
     habits: Mutex<Habits>,
+    flow: Mutex<Flow>,
     logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     reloads: mpsc::Sender<Asked>,
@@ -322,6 +329,7 @@ impl<S: Spool> Shared<S> {
             ids: QueueIds::new(node, newest),
             door: Mutex::new(Door::new(&config.intake)),
             habits: Mutex::new(Habits::new(clock.now())),
+            flow: Mutex::new(Flow::new(clock.now())),
             clock,
             logins: Logins::new(config.login_failures),
             setup: watch::Sender::new(Arc::new(Setup::new(config, entries)?)),

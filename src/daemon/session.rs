@@ -228,6 +228,7 @@ impl<S: Spool> Conversation<'_, S> {
             took: begun.elapsed(),
         };
         telemetry::accepted(&message, &how, recipients);
+        self.shared.has_come();
         self.shared.tell(Event::Add(queue));
         if let Some(record) = record {
             self.shared.history.remember(record).await;

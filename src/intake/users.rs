@@ -87,7 +87,8 @@ impl PasswordHash {
         &self.0
     }
 
-    fn is_of(&self, password: &Secret) -> bool {
+    /// Whether it is the hash of this password. Takes tens of milliseconds and as much memory as the hash wants.
+    pub fn is_of(&self, password: &Secret) -> bool {
         // The hash names its own algorithm, memory and passes.
         phc::PasswordHash::new(&self.0).is_ok_and(|hash| Argon2::default().verify_password(password.expose().as_bytes(), &hash).is_ok())
     }

@@ -200,7 +200,7 @@ impl Scheduler {
         Some(now + Duration::from_secs_f64(time.since(now).as_secs_f64() * recipients as f64 / gone.max(1) as f64))
     }
 
-    fn why_ready(&self, now: Timestamp, entry: &Entry) -> Wait {
+    pub(super) fn why_ready(&self, now: Timestamp, entry: &Entry) -> Wait {
         let group = self.group_of(entry);
         let mut waits = self.members(group.accounts).map(|account| self.why_account(now, account, entry.class, entry.priority)).peekable();
         if waits.peek().is_none() {

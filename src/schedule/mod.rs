@@ -6,6 +6,7 @@ mod change;
 mod explain;
 mod gate;
 mod lanes;
+mod overview;
 mod plan;
 mod scheduler;
 mod settings;
@@ -14,6 +15,7 @@ mod tests;
 mod values;
 
 pub use explain::{AccountStatus, ClassStatus, Reason, Wait};
+pub use overview::Waiting;
 pub use plan::{Amount, Bottleneck, Cause, Load, Plan, Way, plan};
 pub use scheduler::{Scheduler, Suspension};
 pub use settings::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, OnDoubt, Settings};

@@ -27,6 +27,26 @@ pub fn started(version: &str, listeners: &[SocketAddr], accounts: usize, queued:
     info!(target: DAEMON, event = "started", version, listeners, accounts, queued, in_doubt, "ready for mail");
 }
 
+/// Operators are heard there over TCP.
+pub fn admin_listening(listener: SocketAddr) {
+    info!(target: ADMIN, event = "admin-listening", listener = %listener, "operators can be heard here");
+}
+
+/// The usual address for operators cannot be had, and nobody has written it: mail is carried without.
+pub fn admin_unavailable(listener: SocketAddr, why: &str) {
+    warn!(target: ADMIN, event = "admin-unavailable", listener = %listener, why, "operators are not heard over TCP, and mail is carried all the same");
+}
+
+/// An operator has logged in.
+pub fn operator_logged_in(peer: IpAddr, by: &str) {
+    info!(target: ADMIN, event = "operator-logged-in", peer = %peer, by, "an operator has logged in");
+}
+
+/// Somebody has shown a password or a token that is wrong, or did so too often.
+pub fn operator_refused(peer: IpAddr) {
+    warn!(target: ADMIN, event = "operator-refused", peer = %peer, "a login or a token of an operator is wrong");
+}
+
 /// A signal has come: no new sessions; open transactions and deliveries in flight may end.
 pub fn stopping(grace: Duration) {
     info!(target: DAEMON, event = "stopping", grace = grace.as_secs_f64(), "stopping: what is not delivered stays queued");

@@ -241,6 +241,10 @@ fn tell_all() {
     queue_removed(id, &client, 1, by);
     account_suspended(&account, Some(at), "holiday", by);
     account_resumed_by_operator(&account, by);
+    admin_listening(listener);
+    admin_unavailable(listener, "taken");
+    operator_logged_in(peer, "user anna");
+    operator_refused(peer);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, reason = "each test binary uses its part of it")]
 
 pub mod client;
+pub mod http;
 pub mod relay;
 pub mod secure;
 pub mod snapshot;

@@ -115,6 +115,12 @@ impl Relay {
         self.log.lines.lock().expect("log").0.iter().filter(|line| fits(line)).cloned().collect()
     }
 
+    /// Where its page is.
+    pub fn page(&self) -> SocketAddr {
+        let listening = self.wait_for("the page's listener", |line| line["event"] == "admin-listening");
+        listening["listener"].as_str().and_then(|text| text.parse().ok()).expect("an address")
+    }
+
     /// Where each of its listeners listens, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let started = self.wait_for("started", |line| line["event"] == "started");
@@ -367,6 +373,10 @@ impl Setup {
             writeln!(toml, "[[account]]\naddress = \"{address}\"\npassword_file = \"{password}\"").expect("written");
         }
         write!(toml, "[queue]\n{}{}", self.queue, self.extra).expect("written");
+        if !self.extra.contains("[admin]") {
+            // The usual address is one for all relays of a machine.
+            toml.push_str("[admin]\nlisten = \"none\"\n");
+        }
         PathBuf::from(file("hve-relay.toml", &toml))
     }
 }

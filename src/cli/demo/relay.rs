@@ -114,7 +114,7 @@ fn write_files(folder: &Path, port: u16, sim: &Sim, accounts: &[(&str, &str)]) -
     let upstream = sim.address();
     let mut toml = format!(
         "data_dir = {}\nhostname = \"relay.contoso.com\"\n\n[tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"contoso.com\"]\n\n\
-         [[listener]]\naddress = \"127.0.0.1:{port}\"\n\n[[client]]\nname = \"devices\"\nnetworks = [\"127.0.0.0/8\"]\naffinity = \"author\"\n\n\
+         [admin]\nlisten = \"none\"\n\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n\n[[client]]\nname = \"devices\"\nnetworks = [\"127.0.0.0/8\"]\naffinity = \"author\"\n\n\
          [[route]]\nname = \"hve\"\nhost = \"{}\"\nport = {}\ntls_ca_file = {}\ntls_server_name = \"smtp-hve.office365.com\"\n",
         quoted(&folder.join("data")),
         upstream.ip(),
