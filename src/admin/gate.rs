@@ -1,4 +1,4 @@
-//! The routes as they are served over TCP: behind [`Access`], and with what browsers must be told.
+//! The routes as they are served over TCP: behind [`Access`], with the page in front and with what browsers must be told.
 //!
 //! | request | answer |
 //! |---|---|
@@ -6,7 +6,8 @@
 //! | `POST /v1/session` with a [`Login`] | the same, and a cookie |
 //! | `DELETE /v1/session` | the same, and the cookie is gone |
 //!
-//! A program needs no session: it sends `Authorization: Bearer` with a token.
+//! A program needs no session: it sends `Authorization: Bearer` with a token. The page itself, `/livez` and `/readyz` are for everybody who is
+//! no foreign web site; they hold no data.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::access::{Access, Denied, Origin};
+use super::page;
 use super::routes::{BODY_MAX, error};
 use super::{Operator, Refusal};
 use crate::secret::Secret;
@@ -34,10 +36,13 @@ use crate::telemetry;
 const TURNS: usize = 2;
 /// How long a request's body may take.
 const BODY_TIME: Duration = Duration::from_secs(15);
+/// For load balancers and the like, which ask without a login.
+const PROBES: [&str; 2] = ["/livez", "/readyz"];
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What browsers are told with every answer.
+/// What browsers are told with every answer. The page is its own files and nothing else: whatever gets into it runs no script, loads nothing, and
+/// sends nothing anywhere.
 const HEADERS: &[(&str, &str)] = &[
     (
         "content-security-policy",
@@ -89,7 +94,7 @@ pub fn gated(router: Router, access: Arc<Access>) -> Router {
     let gate = Arc::new(Gate { access, turns: Semaphore::new(TURNS) });
     let sessions = Router::new().route("/v1/session", get(tell).post(log_in).delete(log_out)).with_state(gate.clone());
     let guarded = router.layer(from_fn_with_state(gate.clone(), let_in));
-    sessions.fallback_service(guarded).layer(from_fn_with_state(gate, keep_out)).layer(from_fn(with_headers))
+    page::routes().merge(sessions).fallback_service(guarded).layer(from_fn_with_state(gate, keep_out)).layer(from_fn(with_headers))
 }
 
 async fn with_headers(request: Request, next: Next) -> Response {
@@ -100,9 +105,13 @@ async fn with_headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// Nothing is for foreign web sites, or under a foreign name.
+/// Nothing is for foreign web sites, or under a foreign name. A link to the page may stand anywhere.
 async fn keep_out(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    match gate.access.admit(origin(request.headers())) {
+    let mut from = origin(request.headers());
+    if request.method() == Method::GET && page::is_part(request.uri().path()) {
+        from = Origin { host: from.host, ..Origin::default() };
+    }
+    match gate.access.admit(from) {
         Ok(()) => next.run(request).await,
         Err(foreign) => error(StatusCode::FORBIDDEN, foreign.to_string()),
     }
@@ -111,6 +120,9 @@ async fn keep_out(State(gate): State<Arc<Gate>>, request: Request, next: Next) -
 /// Finds out who asks, and whether that one may.
 async fn let_in(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reading && PROBES.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
     let (mut parts, body) = request.into_parts();
     let operator = match identify(&gate, &parts).await {
         Ok(operator) => operator,

@@ -2,8 +2,11 @@
 //!
 //! Version 1 of it is [`router`], JSON over HTTP/1.1. It knows nothing of the transport beneath, which hands over who asks as an [`Operator`]
 //! in each request's extensions, and nothing of the relay above, which implements [`Relay`]. What goes over the wire are the types of
-//! `values`, `past` and `overview`; `words` says in one place what each reason means and what to do about it.//!
-//! Over TCP the same routes stand behind [`gated`], which asks [`Access`] who may.
+//! `values`, `past` and `overview`; `words` says in one place what each reason means and what to do about it. `deploy/openapi.json`
+//! describes all of it for programs, and is served at `/v1/openapi.json`.
+//!
+//! Over TCP the same routes stand behind [`gated`], which asks [`Access`] who may, and has the web page (`page/`) in front. The page knows what
+//! this interface says and nothing else.
 //!
 //! | request | answer |
 //! |---|---|
@@ -42,6 +45,7 @@ mod live;
 mod log;
 mod monitor;
 mod overview;
+mod page;
 mod past;
 mod routes;
 mod values;

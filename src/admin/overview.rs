@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccountEntry, FailureEntry, Flow, Minutes, Status, Time, Why, words};
+use super::{AccountEntry, FailureEntry, Flow, Minutes, Status, Time, WaitsFor, Why, words};
 use crate::clock::Timestamp;
 use crate::schedule::{AccountStatus, Waiting};
 
@@ -23,6 +23,8 @@ pub struct Overview {
     pub flow: String,
     /// The same as a sentence.
     pub sentence: String,
+    /// What there is to add to it; empty if there is nothing.
+    pub details: String,
     /// What waits for what, the most first. What an attempt is under way for is not among it.
     pub waiting: Vec<WaitingEntry>,
     /// Every account, in the configuration's order.
@@ -83,13 +85,14 @@ pub fn overview(parts: Parts<'_>) -> Overview {
         .collect();
     let accounts: Vec<AccountEntry> = accounts.iter().map(super::account).collect();
     let minutes = flow.minutes(now);
-    let (word, sentence) = judge(&status, &waiting, &accounts, &minutes);
+    let (word, sentence, details) = judge(&status, &waiting, &accounts, &minutes);
     Overview {
         status,
         hostname: hostname.to_owned(),
         since: Time(flow.since()),
         flow: word.to_owned(),
         sentence,
+        details,
         waiting,
         accounts,
         minutes,
@@ -97,35 +100,30 @@ pub fn overview(parts: Parts<'_>) -> Overview {
     }
 }
 
-/// Whether mail flows, in a word and in a sentence.
-fn judge(status: &Status, waiting: &[WaitingEntry], accounts: &[AccountEntry], minutes: &Minutes) -> (&'static str, String) {
+/// Whether mail flows: a word, a sentence, and what there is to add to it.
+fn judge(status: &Status, waiting: &[WaitingEntry], accounts: &[AccountEntry], minutes: &Minutes) -> (&'static str, String, String) {
     let sent: u32 = minutes.sent.iter().rev().take(RECENT).sum();
     let queue = &status.queue;
-    let held = if queue.held > 0 { format!(" {} held.", counted(queue.held, "delivery is", "deliveries are")) } else { String::new() };
-    // What keeps the most deliveries waiting is what there is to say.
-    let most = waiting.iter().find(|waiting| waiting.why.waits_for.as_str() != "held");
+    // What keeps the most deliveries waiting is what there is to say; that some wait for their turn is not worth it.
+    let most = waiting.iter().find(|waiting| waiting.why.waits_for != WaitsFor::Held);
+    let why = most.filter(|most| most.why.waits_for != WaitsFor::Turn);
     let down = accounts.iter().filter(|account| matches!(account.state.as_str(), "suspended" | "paused")).count();
-    if queue.under_way > 0 || (sent > 0 && down < accounts.len()) {
-        let rest = match most {
-            Some(most) if most.why.waits_for.as_str() != "turn" => {
-                format!(" {} because {}.", counted(most.deliveries, "delivery waits", "deliveries wait"), most.why.reason)
-            }
-            _ => String::new(),
-        };
-        return ("flowing", format!("Mail is flowing.{rest}{held}"));
-    }
-    if let Some(account) = accounts.iter().find(|_| down == accounts.len()) {
-        let text = if down == 1 { "The only account takes no mail".to_owned() } else { format!("None of {down} accounts takes mail") };
-        return ("stopped", format!("{text}: {}.{held}", account.reason.trim_end_matches('.')));
-    }
-    match most {
-        None => ("idle", format!("Nothing waits.{held}")),
-        Some(most) => {
-            let waits = counted(queue.ready + queue.deferred, "delivery waits", "deliveries wait");
-            let word = if most.why.until.is_some() || most.why.waits_for.as_str() == "turn" { "waiting" } else { "stopped" };
-            (word, format!("{waits}: {}.{held}", most.why.reason.trim_end_matches('.')))
-        }
-    }
+    let (word, sentence, details) = if queue.under_way > 0 || (sent > 0 && down < accounts.len()) {
+        let waits = |why: &WaitingEntry| format!("{}: {}", counted(why.deliveries, "delivery waits", "deliveries wait"), why.why.reason);
+        ("flowing", "Mail is flowing.".to_owned(), why.map(waits))
+    } else if let Some(account) = accounts.first().filter(|_| down == accounts.len()) {
+        let text = if down == 1 { "The only account takes no mail.".to_owned() } else { format!("None of {down} accounts takes mail.") };
+        ("stopped", text, Some(account.reason.clone()))
+    } else if let Some(most) = most {
+        let passes = most.why.until.is_some() || most.why.waits_for == WaitsFor::Turn;
+        let text = format!("{}.", counted(queue.ready + queue.deferred, "delivery waits", "deliveries wait"));
+        (if passes { "waiting" } else { "stopped" }, text, why.map(|why| why.why.reason.clone()))
+    } else {
+        ("idle", "Nothing waits.".to_owned(), None)
+    };
+    let held = (queue.held > 0).then(|| format!("{} held", counted(queue.held, "delivery is", "deliveries are")));
+    let details = details.into_iter().chain(held).map(|text| format!("{}.", text.trim_end_matches('.'))).collect::<Vec<_>>().join(" ");
+    (word, sentence, details)
 }
 
 fn counted(number: usize, one: &str, many: &str) -> String {
@@ -148,7 +146,7 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Connections, Counted, WaitsFor};
+    use crate::admin::{Connections, Counted};
 
     fn account(state: &str) -> AccountEntry {
         AccountEntry {
@@ -185,8 +183,8 @@ mod tests {
         let status =
             Status { now: Time(Timestamp::default()), version: String::new(), queue, in_doubt: 0, classes: vec![], tenant: vec![] };
         let minutes = Minutes { sent: vec![sent], ..Minutes::default() };
-        let (word, sentence) = judge(&status, waits, accounts, &minutes);
-        format!("{word}: {sentence}")
+        let (word, sentence, details) = judge(&status, waits, accounts, &minutes);
+        format!("{word}: {sentence} {details}").trim_end().to_owned()
     }
 
     #[test]
@@ -200,10 +198,10 @@ mod tests {
             (said(0, 0, 0, &[], &ready, 0), "idle: Nothing waits."),
             (said(0, 2, 0, &held, &ready, 0), "idle: Nothing waits. 2 deliveries are held."),
             (said(0, 0, 1, &[], &ready, 0), "flowing: Mail is flowing."),
-            (said(12_345, 0, 0, &budget, &ready, 3), "flowing: Mail is flowing. 12,345 deliveries wait because it is budget."),
-            (said(12_345, 0, 0, &budget, &ready, 0), "waiting: 12,345 deliveries wait: it is budget."),
-            (said(1, 0, 0, &nobody, &ready, 0), "stopped: 1 delivery waits: it is no-account."),
-            (said(0, 0, 0, &[], &down, 9), "stopped: The only account takes no mail: hve01@contoso.com is suspended: audit."),
+            (said(12_345, 0, 0, &budget, &ready, 3), "flowing: Mail is flowing. 12,345 deliveries wait: it is budget."),
+            (said(12_345, 0, 0, &budget, &ready, 0), "waiting: 12,345 deliveries wait. it is budget."),
+            (said(1, 0, 0, &nobody, &ready, 0), "stopped: 1 delivery waits. it is no-account."),
+            (said(0, 0, 0, &[], &down, 9), "stopped: The only account takes no mail. hve01@contoso.com is suspended: audit."),
         ] {
             assert_eq!(found, wanted);
         }

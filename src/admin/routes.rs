@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,11 +25,15 @@ use crate::units::{format_duration, parse_duration};
 /// Octets of a request's body, at most.
 pub(super) const BODY_MAX: usize = 64 << 10;
 
+/// Version 1 for programs that read interfaces.
+const OPENAPI: &str = include_str!("../../deploy/openapi.json");
+
 /// All routes of version 1. Whoever serves them puts an [`Operator`] into the extensions of each request.
 pub fn router<R: Relay>(relay: R) -> Router {
     let live = Live::new();
     let events = move |State(relay): State<R>| async move { live.listen(&relay) };
     Router::new()
+        .route("/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI) }))
         .route("/v1/overview", get(overview::<R>))
         .route("/v1/events", get(events))
         .route("/v1/status", get(status::<R>))

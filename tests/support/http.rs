@@ -35,13 +35,15 @@ impl Answer {
         let mut reader = BufReader::new(stream);
         let (status, headers) = head(&mut reader);
         let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        // Not all servers hang up when they are asked to.
+        let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
         let mut body = String::new();
         if chunked {
             while let Some(chunk) = chunk(&mut reader) {
                 body.push_str(&chunk);
             }
         } else {
-            reader.read_to_string(&mut body).expect("a body");
+            reader.take(length.unwrap_or(u64::MAX)).read_to_string(&mut body).expect("a body");
         }
         Self { status, headers, body }
     }
@@ -136,8 +138,8 @@ fn head(reader: &mut impl BufRead) -> (u16, Vec<(String, String)>) {
     let mut headers = Vec::new();
     loop {
         let line = line();
-        let Some((name, value)) = line.split_once(": ") else { return (status, headers) };
-        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        let Some((name, value)) = line.split_once(':') else { return (status, headers) };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
 }
 

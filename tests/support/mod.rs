@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the real relay, the simulated endpoint over real TLS, and a device.
 #![allow(dead_code, missing_docs, reason = "each test binary uses its part of it")]
 
+pub mod browser;
 pub mod client;
 pub mod http;
 pub mod relay;

@@ -2,12 +2,15 @@
 //!
 //! It starts the simulated HVE endpoint in this process and the relay as a child of the same binary, with a configuration file, a spool and
 //! log lines like any other relay; sends it a small workload over plain SMTP; and tells what became of it from the relay's own log. The
-//! outcomes are checked twice: what the relay says, and what the endpoint got.
+//! outcomes are checked twice: what the relay says, and what the endpoint got. Until Ctrl-C more mail comes and goes (`live`), for the web page, whose
+//! address is printed with a token that may try everything there is on it.
 
+mod live;
 mod relay;
 mod story;
 mod workload;
 
+use std::collections::HashSet;
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,6 +53,7 @@ async fn demonstrate(once: bool, port: u16) -> io::Result<bool> {
     let folder = tempfile::Builder::new().prefix("hve-relay-demo-").tempdir()?;
     let mut child = Child::start(folder.path(), port, &sim, &ACCOUNTS).await?;
     println!("relay                   {}  ({} accounts)", child.address, ACCOUNTS.len());
+    println!("web page                {}", child.page);
     println!("configuration and spool {}\n", folder.path().display());
 
     let good = tokio::select! {
@@ -59,9 +63,12 @@ async fn demonstrate(once: bool, port: u16) -> io::Result<bool> {
     };
     if !once && good {
         explain(&child);
+        let (mut own, mut living) = (HashSet::new(), JoinSet::new());
+        living.spawn(live::run(child.address));
         loop {
             tokio::select! {
                 line = child.next() => match line {
+                    Some(line) if is_own(&line, &mut own) => {}
                     Some(line) => tell(&line),
                     None => break,
                 },
@@ -120,6 +127,7 @@ async fn show(sim: &Sim, child: &mut Child) -> io::Result<bool> {
 
 fn explain(child: &Child) {
     let (host, port) = (child.address.ip(), child.address.port());
+    println!("\nThe page shows it live, with more mail that comes and goes by itself:\n\n  {}", child.page);
     println!("\nNow send one yourself:\n");
     println!("  swaks --server {host} --port {port} --from scanner@contoso.com --to you@contoso.com");
     println!(
@@ -127,6 +135,17 @@ fn explain(child: &Child) {
     );
     println!("\nRecipients that begin with \"nobody\" are refused by the endpoint; other domains than contoso.com are external.");
     println!("Ctrl-C ends the demonstration and removes its files.\n");
+}
+
+/// Whether a line is about the traffic that goes on by itself: that is for the page, and would hide here what people send.
+fn is_own(line: &LogLine, own: &mut HashSet<String>) -> bool {
+    let id = line.text("queue_id");
+    match line.event() {
+        "accepted" if live::is_from(line.text("from")) => own.insert(id.to_owned()),
+        "notice-queued" if own.contains(id) => own.insert(line.text("notice").to_owned()),
+        "removed" => own.remove(id),
+        _ => own.contains(id),
+    }
 }
 
 /// One line for people of what the relay's log says.

@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom, SystemRandom};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -23,6 +26,8 @@ pub(super) struct Child {
     log: Lines<BufReader<ChildStderr>>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Its page, with what logs in there.
+    pub page: String,
 }
 
 /// One line of its log.
@@ -48,7 +53,8 @@ impl LogLine {
 impl Child {
     /// Writes its files into `folder`, starts it, and waits until it is ready for mail.
     pub async fn start(folder: &Path, port: u16, sim: &Sim, accounts: &[(&str, &str)]) -> io::Result<Self> {
-        let config = write_files(folder, port, sim, accounts)?;
+        let token = token()?;
+        let config = write_files(folder, port, sim, accounts, &token)?;
         let mut process = Command::new(std::env::current_exe()?)
             .args(["run", "--log", "json", "--config"])
             .arg(config)
@@ -60,16 +66,20 @@ impl Child {
             .spawn()?;
         let stderr = process.stderr.take().ok_or_else(|| io::Error::other("no pipe"))?;
         let mut log = BufReader::new(stderr).lines();
-        let mut said = Vec::new();
+        let (mut said, mut page) = (Vec::new(), String::new());
         while let Some(line) = log.next_line().await? {
             let Ok(value) = serde_json::from_str(&line) else {
                 said.push(line);
                 continue;
             };
             let line = LogLine(value);
-            if line.event() == "started" {
-                let address = line.text("listeners").parse().map_err(io::Error::other)?;
-                return Ok(Self { process, log, address });
+            match line.event() {
+                "admin-listening" => page = format!("http://{}/#token={token}", line.text("listener")),
+                "started" => {
+                    let address = line.text("listeners").parse().map_err(io::Error::other)?;
+                    return Ok(Self { process, log, address, page });
+                }
+                _ => {}
             }
         }
         Err(io::Error::other(format!("the relay did not start: {}", said.join("\n"))))
@@ -100,8 +110,15 @@ impl Child {
     }
 }
 
+/// Something that nobody can guess.
+fn token() -> io::Result<String> {
+    let mut octets = [0; 24];
+    SystemRandom::new().fill(&mut octets).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    Ok(URL_SAFE_NO_PAD.encode(octets))
+}
+
 /// The lines of the README, for this endpoint; each author keeps to an account, so that the table shows all of them.
-fn write_files(folder: &Path, port: u16, sim: &Sim, accounts: &[(&str, &str)]) -> io::Result<std::path::PathBuf> {
+fn write_files(folder: &Path, port: u16, sim: &Sim, accounts: &[(&str, &str)], token: &str) -> io::Result<std::path::PathBuf> {
     let file = |name: &str, text: &str| {
         let path = folder.join(name);
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
@@ -111,12 +128,14 @@ fn write_files(folder: &Path, port: u16, sim: &Sim, accounts: &[(&str, &str)]) -
     // Written as TOML strings, in case the temporary folder has an odd name.
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
     let ca = file("ca.pem", sim.ca_pem())?;
+    let token = file("admin.token", token)?;
     let upstream = sim.address();
     let mut toml = format!(
         "data_dir = {}\nhostname = \"relay.contoso.com\"\n\n[tenant]\nprofile = \"hve-preview\"\naccepted_domains = [\"contoso.com\"]\n\n\
-         [admin]\nlisten = \"none\"\n\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n\n[[client]]\nname = \"devices\"\nnetworks = [\"127.0.0.0/8\"]\naffinity = \"author\"\n\n\
+         [admin]\nlisten = \"127.0.0.1:0\"\n\n[[admin.token]]\nname = \"demo\"\ntoken_file = {}\n\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n\n[[client]]\nname = \"devices\"\nnetworks = [\"127.0.0.0/8\"]\naffinity = \"author\"\n\n\
          [[route]]\nname = \"hve\"\nhost = \"{}\"\nport = {}\ntls_ca_file = {}\ntls_server_name = \"smtp-hve.office365.com\"\n",
         quoted(&folder.join("data")),
+        quoted(&token),
         upstream.ip(),
         upstream.port(),
         quoted(&ca)
