@@ -2,6 +2,7 @@
 //! 69 the relay does not answer, 74 input/output, 78 configuration; 1: the relay refuses).
 
 mod accounts;
+mod backup;
 mod certificate;
 mod check;
 mod clients;
@@ -10,6 +11,8 @@ mod demo;
 mod dialogue;
 mod doctor;
 mod explain;
+mod fsck;
+mod letters;
 mod log;
 mod manual;
 mod password;
@@ -69,6 +72,16 @@ enum Command {
     Status(status::Arguments),
     /// What waits in the running relay's queue, why and until when; hold, release, retry or remove it.
     Queue(queue::Arguments),
+    /// Copy the queue, its contents and the history into a folder, while the relay runs or not. The copy is read back and verified.
+    Backup(backup::Backup),
+    /// Put a backup in place of what is in the data directory. The relay must not run. What is there is moved aside, not deleted.
+    ///
+    /// What was queued when the backup was made may have been delivered since; so it is held until somebody has found out, unless --in-doubt resend
+    /// says that it is to be sent, and may come twice. What was accepted since is not in the backup. Budgets are those of the queue that is
+    /// replaced, or count as used up where it cannot be read.
+    Restore(backup::Restore),
+    /// Look whether the data directory is sound: both databases, messages without content, contents without message.
+    Fsck(fsck::Arguments),
     /// What became of mail: what was accepted from where, each attempt with its reply, and why the rest waits.
     Trace(trace::Arguments),
     /// A month of mail, added up by client, account, sender, day or class: how much, how fast, and what it cost.
@@ -146,6 +159,9 @@ pub fn main() -> ExitCode {
         Command::Reload(arguments) => reload::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Queue(arguments) => queue::run(arguments),
+        Command::Backup(arguments) => backup::backup(&arguments),
+        Command::Restore(arguments) => backup::restore(&arguments),
+        Command::Fsck(arguments) => fsck::run(&arguments),
         Command::Trace(arguments) => trace::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Accounts(arguments) => accounts::run(arguments),
@@ -183,6 +199,13 @@ mod tests {
             "queue release --all",
             "queue retry --client erp",
             "queue remove --reason held --yes --config /x",
+            "queue export --all --to /x --config /y",
+            "queue export 01KAF7N3W5Z2Q 01KAF7N3W5Z2R --to /x",
+            "queue import /x --in-doubt resend",
+            "backup --to /x --without-history --config /y",
+            "restore --from /x",
+            "restore --from /x --in-doubt hold --budgets backup --config /y",
+            "fsck --repair --json --config /x",
             "status --json --socket /run/x",
             "check --effective --config /etc/hve-relay/hve-relay.toml",
             "reload --json --config /x",
@@ -216,6 +239,12 @@ mod tests {
             "explain 550 --step connect",
             "queue",
             "queue hold 01K --all",
+            "queue export --to /x",
+            "queue export 01KAF7N3W5Z2Q --all --to /x",
+            "queue export 01KAF7N3W5Z2Q",
+            "queue import /x --in-doubt perhaps",
+            "backup",
+            "restore --to /x",
             "queue remove 01K --client erp",
             "queue release --all --client erp",
             "accounts suspend",

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::control::{self, Contact, Failure, encoded};
+use super::letters::{self, Export, Import};
 use super::show::{self, Lines, fact, line, many, moment, past, size, span, table};
 use crate::admin::{Action, Changed, DeliveryEntry, Detail, Entry, LIMIT_MAX, ListQuery, Page, Selection, Time, Totals, WaitsFor, Why};
 
@@ -58,6 +59,10 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Write queued messages into a folder, each as a .eml file and its envelope in JSON. They stay queued. The relay may run or not.
+    Export(Export),
+    /// Bring in the messages of such a folder, under the queue ids that they had. The relay must not run.
+    Import(Import),
 }
 
 /// Which mail.
@@ -97,6 +102,8 @@ pub(super) fn run(Arguments { contact, command }: Arguments) -> ExitCode {
         Command::Hold(chosen) => chosen.check().and_then(|()| change(&contact, Action::Hold, &chosen)),
         Command::Release(chosen) => chosen.check().and_then(|()| change(&contact, Action::Release, &chosen)),
         Command::Retry(chosen) => chosen.check().and_then(|()| change(&contact, Action::Retry, &chosen)),
+        Command::Export(export) => return letters::export(contact.config(), &export),
+        Command::Import(import) => return letters::import(contact.config(), &import),
         Command::Remove { chosen, yes } => chosen.check().and_then(|()| remove(&contact, &chosen, yes)),
     };
     done.unwrap_or_else(|failure| failure.tell())

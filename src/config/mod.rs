@@ -186,6 +186,18 @@ impl Config {
     /// # Errors
     /// If the file cannot be read, is not TOML, or says nothing that makes sense about the socket.
     pub fn control_socket(path: &Path) -> Result<PathBuf, Problems> {
+        Self::places(path).map(|(_, socket)| socket)
+    }
+
+    /// The `data_dir` of a configuration file, in the same way: whoever saves or repairs what lies there need not be able to read the passwords.
+    ///
+    /// # Errors
+    /// As [`Self::control_socket`].
+    pub fn data_dir(path: &Path) -> Result<PathBuf, Problems> {
+        Self::places(path).map(|(data_dir, _)| data_dir)
+    }
+
+    fn places(path: &Path) -> Result<(PathBuf, PathBuf), Problems> {
         let text = include::text_of(path)?;
         let findings = Findings::new(&text, path);
         let (table, errors) = DeTable::parse_recoverable(&text);
@@ -199,7 +211,7 @@ impl Config {
         match findings.problems() {
             Problems::Found(mut found) => {
                 found.retain(|problem| ["data_dir", "control_socket"].contains(&problem.key.as_str()));
-                if found.is_empty() { Ok(socket) } else { Err(Problems::Found(found)) }
+                if found.is_empty() { Ok((data_dir, socket)) } else { Err(Problems::Found(found)) }
             }
             unreadable => Err(unreadable),
         }

@@ -132,7 +132,7 @@ fn shift(anchor: &Anchor, clock: &Clock, boot_id: &str) -> i64 {
 }
 
 /// Which boot of the machine this is; empty where the system does not tell, and then no two are the same.
-pub(super) fn boot_id() -> String {
+pub fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     if id.trim().is_empty() { format!("unknown, process {}", std::process::id()) } else { id.trim().to_owned() }
 }

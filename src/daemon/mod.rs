@@ -81,6 +81,7 @@ use socket::Socket;
 use web::Web;
 
 pub use inherit::Inherited;
+pub use ledger::boot_id;
 pub use shutdown::{Phase, Shutdown};
 
 /// Why the relay could not start, or had to end.

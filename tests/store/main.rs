@@ -287,4 +287,9 @@ fn a_queue_of_a_newer_version_is_refused_and_left_alone() {
     assert!(matches!(refusal, OpenError::Version { found: 7, known: 4, .. }), "{refusal}");
     assert!(std::fs::read(&path).expect("readable") == newer);
     assert!(!path.with_extension("db.v7").exists());
+
+    // Whoever makes a new version keeps a queue of the one before here, and a test above that brings it up.
+    let OpenError::Version { known, .. } = refusal else { panic!("{refusal}") };
+    let kept = |version: i64| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/v{version}.db")).is_file();
+    assert_eq!((1..known).find(|version| !kept(*version)), None);
 }

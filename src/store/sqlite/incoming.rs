@@ -20,7 +20,7 @@ use crate::store::{self, StoreError};
 
 /// The largest content that is kept in the database. Above it a file of its own is faster (measured between 32 and 64 KiB), and it can be read
 /// in pieces.
-const ROW_MAX: usize = 32 << 10;
+pub(super) const ROW_MAX: usize = 32 << 10;
 /// How much is gathered before it is written to the file.
 const PIECE: usize = 128 << 10;
 

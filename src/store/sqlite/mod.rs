@@ -4,6 +4,8 @@
 //! * A content comes in piece by piece (`incoming`), if there is room for it (`space`).
 //! * All writing is done by one thread that commits many operations with one sync (`writer`, `statements`); what a fault means, and that a
 //!   fatal one is final, is in `fault`.
+//! * What is taken out of it and put back: a backup (`backup`, `manifest`, `restore`), messages as files (`letters`), and what is found wrong and set
+//!   right (`inspect`).
 //! * Reading has its own connections (`read`); what was accepted a moment ago is still in memory (`recent`).
 //!
 //! Order makes it safe: the file of a content is durable before the row that names it, and the row is gone before the file.
@@ -11,12 +13,17 @@
 //! Limits: a content that the relay writes itself (a notice) is always in the database, whatever its size. A file system quota that is used up
 //! shows as a fatal fault, because SQLite does not tell it from a failed write.
 
+mod backup;
 mod fault;
 mod incoming;
+mod inspect;
+mod letters;
+mod manifest;
 mod place;
 mod read;
 mod recent;
 mod recover;
+mod restore;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -25,9 +32,14 @@ mod statements;
 mod versions;
 mod writer;
 
+pub use backup::{BackupError, Made, backup};
 pub use incoming::Incoming;
+pub use inspect::{Flaw, Inspected, inspect, repair};
+pub use letters::{Imported, NotALetter, export, import};
+pub use manifest::{Manifest, NotABackup};
 pub use place::{Holder, holder, network_file_system};
 pub use recover::{Damaged, Recovered};
+pub use restore::{MayHaveLeft, RestoreError, Restored, restore};
 
 use std::fs::File;
 use std::io;
@@ -65,7 +77,7 @@ const LISTED_MAX: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the directory.
-    #[error("{} is in use by {holder}; each relay needs a data directory of its own", dir.display())]
+    #[error("{} is in use by {holder}; each relay needs a data directory of its own, and what replaces or repairs a queue one that no relay uses", dir.display())]
     InUse {
         /// The directory.
         dir: PathBuf,
@@ -79,6 +91,15 @@ pub enum OpenError {
         dir: PathBuf,
         /// The file system.
         name: &'static str,
+    },
+    /// A restore has begun and not come to its end.
+    #[error(
+        "a restore into {} was cut off: run the same `hve-relay restore` again. What was there before is in its folders before-restore-*",
+        dir.display()
+    )]
+    Restoring {
+        /// The directory.
+        dir: PathBuf,
     },
     /// The directory cannot be used.
     #[error("{what} {}: {source}", dir.display())]
@@ -98,6 +119,19 @@ pub enum OpenError {
         /// The version that it has.
         found: i64,
         /// The newest version that is understood.
+        known: i64,
+    },
+    /// The database was written by an older version, and is only read.
+    #[error(
+        "{} has tables of version {found}, and this program reads version {known}: start the relay once, which keeps a copy and brings them up",
+        path.display()
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// The version that it has.
+        found: i64,
+        /// The version that is read.
         known: i64,
     },
     /// The tables are of an older version, and are not brought up before a copy of them is kept.

@@ -8,6 +8,9 @@
 //! content/9F/01KA…Z.eml               a content too large for the database, under characters 7 and 8 of its queue id
 //! content/9F/01KA…Z.eml.part          one that is still coming in
 //! ballast                             room that is given up when the disk is full
+//! restoring                           a restore has begun and not come to its end: nobody opens the queue
+//! restore.part/, before-restore-1/    what a restore puts into place, and what it has replaced
+//! lost+found/                         what `fsck --repair` has taken out
 //! ```
 //!
 //! Network file systems are refused: their locks and syncs do not keep what this store promises.
@@ -32,6 +35,24 @@ impl Place {
     /// # Errors
     /// If the directory cannot be created, is on a network file system, or is in use.
     pub(super) fn take(dir: &Path) -> Result<(Self, File), OpenError> {
+        let (place, lock) = Self::take_unfinished(dir)?;
+        // Under the lock, so that no restore begins or ends meanwhile.
+        if place.restoring().exists() {
+            return Err(OpenError::Restoring { dir: dir.to_owned() });
+        }
+        Ok((place, lock))
+    }
+
+    /// The paths alone, of a directory that another process may use.
+    pub(super) fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// As [`Self::take`], also where a restore has not come to its end.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub(super) fn take_unfinished(dir: &Path) -> Result<(Self, File), OpenError> {
         let place = Self { dir: dir.to_owned() };
         private_directories(&place.content()).map_err(|source| place.trouble("cannot create the directory", source))?;
         if let Some(name) = network_file_system(dir).map_err(|error| place.trouble("cannot examine the file system", error))? {
@@ -53,6 +74,11 @@ impl Place {
         self.dir.join("ballast")
     }
 
+    /// Is there while a restore puts its files into place.
+    pub(super) fn restoring(&self) -> PathBuf {
+        self.dir.join("restoring")
+    }
+
     pub(super) fn content(&self) -> PathBuf {
         self.dir.join("content")
     }
@@ -60,9 +86,14 @@ impl Place {
     /// Where the content of a message lies if it is not in the database. Characters 7 and 8 of a queue id change every 8 ms and start over
     /// every 8 s: that spreads the files over 1,024 directories.
     pub(super) fn content_of(&self, id: QueueId) -> PathBuf {
+        self.dir.join(Self::name_of(id))
+    }
+
+    /// The same within the directory.
+    pub(super) fn name_of(id: QueueId) -> String {
         let name = id.to_string();
         let shelf = name.get(6..8).unwrap_or("00");
-        self.content().join(shelf).join(format!("{name}.eml"))
+        format!("content/{shelf}/{name}.eml")
     }
 
     pub(super) fn trouble(&self, what: &'static str, source: io::Error) -> OpenError {
@@ -192,7 +223,8 @@ pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-fn private_directories(dir: &Path) -> io::Result<()> {
+/// Makes a directory and those above it, for the owner alone; those that are there stay as they are.
+pub(super) fn private_directories(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 

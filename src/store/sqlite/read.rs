@@ -117,6 +117,14 @@ pub(super) fn job(connection: &Connection, place: &Place, id: DeliveryId) -> Res
     Ok(Some(Job { message, delivery, content, last_reply }))
 }
 
+/// A message, if it is queued.
+pub(super) fn message_of(connection: &Connection, id: QueueId) -> Result<Option<Message>> {
+    let select =
+        "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,
+                ret, envid FROM message m WHERE m.id = ?1";
+    connection.prepare_cached(select)?.query_row([id.number()], message).optional()
+}
+
 /// What a listing shows of a delivery and its message.
 const LISTED: &str =
     "SELECT m.id, accepted_at, kind, client, peer, reverse_path, author, subject, message_id, size, eight_bit, smtputf8, priority,

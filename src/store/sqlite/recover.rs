@@ -62,7 +62,7 @@ pub(super) fn recover(place: &Place, in_files: Vec<(QueueId, u64)>) -> io::Resul
 }
 
 /// Whether the file has a name as this store gives it; what an operator may have put there stays.
-fn is_ours(file: &DirEntry) -> bool {
+pub(super) fn is_ours(file: &DirEntry) -> bool {
     let name = file.file_name();
     let stem = Path::new(&name).to_str().and_then(|name| name.strip_suffix(".eml").or_else(|| name.strip_suffix(".eml.part")));
     stem.is_some_and(|stem| stem.parse::<QueueId>().is_ok())

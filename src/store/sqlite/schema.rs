@@ -79,6 +79,18 @@ pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
     connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
+/// Whether a database that is only read is of this program's version.
+///
+/// # Errors
+/// If it is of another.
+pub(super) fn check_version(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        VERSION => Ok(()),
+        found if (1..VERSION).contains(&found) => Err(OpenError::Older { path: path.to_owned(), found, known: VERSION }),
+        found => Err(OpenError::Version { path: path.to_owned(), found, known: VERSION }),
+    }
+}
+
 fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;

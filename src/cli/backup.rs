@@ -1,0 +1,247 @@
+//! `hve-relay backup` and `hve-relay restore`: a data directory into a folder, and back.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::EX_IOERR;
+use super::show::{line, many};
+use crate::budget::{self, Budget, LimitName, Limits};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, Problems};
+use crate::daemon;
+use crate::mail::AccountName;
+use crate::store::sqlite::{self, MayHaveLeft, Restored};
+use crate::store::{Anchor, BudgetRow, Ledger};
+
+/// What is copied, and where to.
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// The configuration; it names the data directory.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
+    /// The folder for the backup, which must not be there yet, or be empty.
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Leave the history out: what became of mail is not needed to send what waits.
+    #[arg(long)]
+    without_history: bool,
+}
+
+/// What is put back, and how.
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The configuration; it names the data directory.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
+    /// The folder that `hve-relay backup` has made.
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    #[command(flatten)]
+    doubt: Doubt,
+    /// What counts as used of the accounts' limits, where the queue that is replaced cannot tell.
+    #[arg(long, value_name = "WHAT", default_value = "used-up")]
+    budgets: Budgets,
+}
+
+/// See [`Restore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Budgets {
+    /// All of it, as of now: no limit is exceeded, and a limit of a day is free only a day later.
+    UsedUp,
+    /// What was used when the backup was made: mail goes at once, and the server may refuse some, because of what was sent since.
+    Backup,
+}
+
+/// What becomes of mail of which nobody knows whether it was delivered since it was copied.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Doubt {
+    /// What becomes of mail that may have been delivered since it was copied.
+    #[arg(long = "in-doubt", value_name = "WHAT", default_value = "hold")]
+    pub mail: Choice,
+}
+
+/// See [`Doubt`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Choice {
+    /// It is held until somebody has looked into the message trace, and releases or removes it.
+    Hold,
+    /// It is sent. Somebody may get it twice.
+    Resend,
+}
+
+impl From<Choice> for MayHaveLeft {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Hold => Self::Hold,
+            Choice::Resend => Self::Resend,
+        }
+    }
+}
+
+/// A bar on a terminal; elsewhere nothing is shown.
+pub(super) fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:14} {bar:30} {percent}%").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+/// Says on standard error what went wrong; the exit status is 74.
+pub(super) fn failed(why: &impl std::fmt::Display) -> ExitCode {
+    // Nobody is left to tell if standard error is gone.
+    let _ = writeln!(io::stderr(), "hve-relay: {why}");
+    ExitCode::from(EX_IOERR)
+}
+
+/// Says on standard error what is wrong with the configuration.
+pub(super) fn unusable(problems: &Problems) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{problems}");
+    ExitCode::from(problems.exit_status())
+}
+
+/// Makes the backup. Exit status 0; 1 if a queued message has no content; 74 if there is no backup.
+pub(super) fn backup(arguments: &Backup) -> ExitCode {
+    let data_dir = match Config::data_dir(&arguments.config) {
+        Ok(data_dir) => data_dir,
+        Err(problems) => return unusable(&problems),
+    };
+    let bar = bar();
+    let told = |what: &str, done, all| {
+        bar.set_message(what.to_owned());
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let made = sqlite::backup(&data_dir, &arguments.to, !arguments.without_history, told);
+    bar.finish_and_clear();
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => return failed(&error),
+    };
+    let history = if made.history { "with the history" } else { "without the history" };
+    let (messages, deliveries) =
+        (many(made.manifest.messages, "message", "messages"), many(made.manifest.deliveries, "delivery", "deliveries"));
+    line(format_args!("{}: {messages} in {deliveries}, {history}; read back and verified", arguments.to.display()));
+    if made.left > 0 {
+        line(format_args!(
+            "{} left while it was made, and {} not in it",
+            many(made.left, "message", "messages"),
+            if made.left == 1 { "is" } else { "are" }
+        ));
+    }
+    for id in &made.damaged {
+        line(format_args!("{id} is queued, and its content is not there as it was accepted: hve-relay fsck says more"));
+    }
+    if made.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Restores. Exit status 0; 74 if it did not come to its end.
+pub(super) fn restore(arguments: &Restore) -> ExitCode {
+    let config = match Config::load(&arguments.config) {
+        Ok((config, _)) => config,
+        Err(problems) => return unusable(&problems),
+    };
+    let spinner = ProgressBar::new_spinner();
+    let data_dir = &config.store.data_dir;
+    let told = |what: &str| spinner.set_message(what.to_owned());
+    let fallback = |ledger: &Ledger| match (arguments.budgets, &ledger.anchor) {
+        (Budgets::Backup, Some(anchor)) => (ledger.budget.clone(), anchor.clone()),
+        _ => used_up(&config, ledger),
+    };
+    let restored = sqlite::restore(&arguments.from, data_dir, arguments.doubt.mail.into(), fallback, told);
+    spinner.finish_and_clear();
+    match restored {
+        Ok(restored) => {
+            tell(data_dir, arguments, &restored);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn tell(data_dir: &Path, arguments: &Restore, Restored { manifest, kept, history, budgets_known }: &Restored) {
+    let taken = Timestamp::from_millis(manifest.taken_at);
+    let (messages, deliveries) = (many(manifest.messages, "message", "messages"), many(manifest.deliveries, "delivery", "deliveries"));
+    line(format_args!(
+        "{}: {messages} in {deliveries}, as they were queued on {taken}; what was accepted since is not in it",
+        data_dir.display()
+    ));
+    line(match arguments.doubt.mail {
+        Choice::Hold => {
+            "All of it is held, because it may have been delivered since: start the relay; `hve-relay queue list --reason held` names it, `hve-relay \
+             trace ID` and Microsoft's message trace tell what has left; then `hve-relay queue release` or `remove`."
+        }
+        Choice::Resend => "All of it is sent when the relay starts; what was delivered since comes twice.",
+    });
+    line(match (budgets_known, arguments.budgets) {
+        (true, _) => "Budgets are as the replaced queue had them.",
+        (false, Budgets::Backup) => "Budgets are as they were in the backup; what was sent since is not counted.",
+        (false, Budgets::UsedUp) => {
+            "Budgets count as used up as of now, because nobody knows what was sent since: limits of a minute are free in a minute, those of a day in \
+             a day. If little was sent since, restore it once more with --budgets backup."
+        }
+    });
+    if *history {
+        line("The history is the backup's.");
+    }
+    if let Some(kept) = kept {
+        line(format_args!("What was there before is in {}; remove it when it is certain that nothing of it is needed.", kept.display()));
+    }
+}
+
+/// All limits, with nothing of them free.
+fn used_up(config: &Config, ledger: &Ledger) -> (Vec<BudgetRow>, Anchor) {
+    let clock = Clock::start();
+    let (at, boot) = clock.reading();
+    let accounts = config.schedule.accounts.iter().map(|account| (Some(&account.name), &account.limits));
+    let rows = accounts.chain([(None, &config.schedule.tenant)]).flat_map(|(account, limits)| full(account, limits, ledger, at)).collect();
+    (rows, Anchor { boot_id: daemon::boot_id(), boot, at, ahead: 0 })
+}
+
+fn full(account: Option<&AccountName>, limits: &Limits, ledger: &Ledger, now: Timestamp) -> Vec<BudgetRow> {
+    let known = ledger.budget.iter().filter(|row| row.account.as_ref() == account);
+    let known =
+        known.filter_map(|row| Some(budget::Row { limit: row.limit.parse().ok()?, slot: row.index, at: row.at, amount: row.amount }));
+    let mut budget = Budget::restore(limits, &known.collect::<Vec<_>>(), now, 0);
+    for limit in LimitName::ALL {
+        let _ = budget.close(limit, now);
+    }
+    let row = |row: budget::Row| BudgetRow {
+        account: account.cloned(),
+        limit: row.limit.as_str().to_owned(),
+        index: row.slot,
+        at: row.at,
+        amount: row.amount,
+    };
+    budget.state().into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::budget::{Need, Share};
+    use crate::mail::Class;
+
+    #[test]
+    fn after_a_restore_no_budget_has_anything_free() {
+        let limits = Limits {
+            recipients_per_day: Some(100),
+            external_recipients_per_day: Some(10),
+            messages_per_minute: Some(3),
+            ..Limits::default()
+        };
+        let now = Timestamp::from_millis(1_795_285_881_042);
+        let rows = full(None, &limits, &Ledger::default(), now);
+        let read =
+            |row: &BudgetRow| budget::Row { limit: row.limit.parse().expect("a limit"), slot: row.index, at: row.at, amount: row.amount };
+        let rows: Vec<budget::Row> = rows.iter().map(read).collect();
+        let budget = |later: u64| (Budget::restore(&limits, &rows, now + Duration::from_secs(later), 0), now + Duration::from_secs(later));
+        for (later, class, free) in [(0, Class::Internal, 0), (70, Class::Internal, 0), (86_400 + 120, Class::Internal, 50)] {
+            let (budget, at) = budget(later);
+            assert_eq!(budget.fits(at, Need { class, recipients: 50 }, Share::NONE), free, "{later} s later");
+        }
+    }
+}
