@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dialogue::{Cut, Inside, Relay, Script, Setup, matches, reply_line, scripts};
+use dialogue::{Action, Cut, Inside, Relay, Script, Setup, matches, reply_line, scripts};
 use hve_relay::clock::Timestamp;
 use hve_relay::intake::{Addressee, Habit, Policy};
 use hve_relay::mail::{ClientName, QueueId};
@@ -34,6 +34,23 @@ fn no_dialogue_depends_on_how_the_input_is_cut() {
         let cuts = (1..octets).step_by(octets / CUTS + 1).map(Cut::Before);
         cuts.chain([Cut::Joined, Cut::Octets]).collect()
     });
+}
+
+/// Those that do not depend on the time themselves: no script that lets time pass, or has a limit in a minute, for a login or for a line.
+#[test]
+fn every_dialogue_goes_as_written_at_an_octet_a_second() {
+    let depends = |script: &Script| {
+        let ticks = script.steps.iter().any(|step| matches!(step.action, Action::Inside(Inside::Tick(_))));
+        ticks
+            || script.setup.changed.iter().any(|(key, _)| key == "command_line")
+            || !script.setup.users.is_empty()
+            || script.setup.changed.iter().any(|(key, _)| key.ends_with("_per_minute"))
+    };
+    let scripts: Vec<Script> = scripts().into_iter().filter(|script| !depends(script)).collect();
+    assert!(scripts.len() >= 70, "only {} scripts", scripts.len());
+    let failed = |script: &Script| script.play(&mut Pure { pace: Duration::from_secs(1), ..Pure::new(&script.setup) }, Cut::Octets).err();
+    let failures: Vec<String> = scripts.iter().filter_map(failed).collect();
+    assert!(failures.is_empty(), "\n{}\n", failures.join("\n"));
 }
 
 #[test]
@@ -90,6 +107,8 @@ fn play_all(scripts: &[Script], cuts: impl Fn(&Script) -> Vec<Cut>) {
 struct Pure {
     session: Session,
     now: Timestamp,
+    /// What passes before each piece of input.
+    pace: Duration,
     said: Vec<u8>,
     is_closed: bool,
     store: Store,
@@ -135,6 +154,7 @@ impl Pure {
         let mut pure = Self {
             session: Session::new(settings, policy, setup.peer, now),
             now,
+            pace: Duration::ZERO,
             said: Vec::new(),
             is_closed: false,
             store: Store::default(),
@@ -235,6 +255,10 @@ impl Pure {
 
 impl Relay for Pure {
     fn send(&mut self, octets: &[u8]) {
+        if !self.pace.is_zero() {
+            self.now = self.now + self.pace;
+            self.handle(Input::Tick);
+        }
         self.handle(Input::Octets(octets));
     }
 
@@ -270,6 +294,10 @@ impl Relay for Pure {
             }
             Inside::Shutdown => {
                 self.handle(Input::Shutdown);
+                Ok(())
+            }
+            Inside::OthersWait => {
+                self.handle(Input::MakeRoom);
                 Ok(())
             }
             Inside::DiskFull | Inside::DiskFullAtCommit | Inside::DiskFree => {

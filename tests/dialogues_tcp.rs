@@ -420,7 +420,8 @@ impl Relay for Tcp<'_> {
             | Inside::DiskFullAtCommit
             | Inside::DiskFree
             | Inside::StoreWaits
-            | Inside::StoreAnswers => Err("cannot be arranged from outside".to_owned()),
+            | Inside::StoreAnswers
+            | Inside::OthersWait => Err("cannot be arranged from outside".to_owned()),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use hve_relay::sim::{Action, Fault, Step};
 use support::client::{Client, stuffed};
 use support::relay::{PATIENCE, Relay};
-use support::{World, field, mail};
+use support::{World, field, mail, resident};
 
 const TO: &[&str] = &["you@contoso.com"];
 
@@ -181,13 +181,6 @@ fn memory_does_not_grow_with_a_messages_size() {
     }
     let grown = during.saturating_sub(before);
     assert!(grown < 20 * 1_500_000, "twenty messages of 9 MB took {grown} octets of memory");
-}
-
-/// VmRSS of a process, in octets.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    1_024 * line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number")
 }
 
 #[test]

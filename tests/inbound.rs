@@ -187,6 +187,37 @@ fn a_handshake_that_is_not_finished_ends_in_time_and_disturbs_nobody() {
 }
 
 #[test]
+fn half_open_handshakes_make_room_for_who_has_something_to_say() {
+    let shown = Shown::make(NAME);
+    let lines = "[timeouts]\nhandshake = \"10m\"\n[limits]\nsessions = 6";
+    let world = World::with(1, |_| {}, |setup| listener(setup, &shown, "tls = \"starttls\"").with(lines));
+    let mut half_open: Vec<Client> = (0..6)
+        .map(|_| {
+            let mut client = Client::hello(second(&world));
+            client.expect("STARTTLS", "220");
+            client.raw(b"\x16\x03\x01");
+            client
+        })
+        .collect();
+    let mut client = loop {
+        // From another address, for this one has all that one may have.
+        let mut client = Client::on(Client::from("127.0.0.2", world.relay.address));
+        let greeting = client.reply();
+        match greeting.starts_with("220 ") {
+            true => break client,
+            // As long as a handshake may take a while, it is left alone.
+            false => assert!(greeting.starts_with("421 4.7.0 ") && client.closed(), "{greeting}"),
+        }
+    };
+    client.expect("EHLO mfp.contoso.com", "250");
+    client.accepted("app@contoso.com", TO, &mail("room", b"text\r\n"));
+    world.taken(1);
+    assert!(half_open[0].closed());
+    let failed = world.relay.wait_for("the failure", |line| line["event"] == "tls-failed");
+    assert!(failed["why"].as_str().is_some_and(|why| why.contains("others wait")), "{failed}");
+}
+
+#[test]
 fn a_user_is_served_from_anywhere_and_nobody_else_is() {
     let shown = Shown::make(NAME);
     let rules = "tls = \"starttls\"\nauth = \"offered\"";

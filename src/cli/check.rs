@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{Config, Examined};
+use crate::daemon;
 use crate::intake::Overlap;
 
 /// sysexits(3): a configuration that cannot be used.
@@ -36,6 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             for warning in &examined.warnings {
                 let _ = writeln!(io::stderr(), "{warning}");
             }
+            open_files(&arguments.config, &examined.config);
             if arguments.effective {
                 let _ = write!(io::stdout(), "{}", examined.effective);
             } else {
@@ -47,6 +49,19 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             let _ = writeln!(io::stderr(), "{problems}");
             ExitCode::from(problems.exit_status())
         }
+    }
+}
+
+/// Warns of a configuration that can need more open files than this process may have.
+fn open_files(path: &Path, config: &Config) {
+    let (needed, allowed) = (daemon::open_files_needed(config), daemon::open_files_allowed());
+    if needed > allowed {
+        let _ = writeln!(
+            io::stderr(),
+            "{}: warning: limits.sessions: {} sessions can need {needed} open files, and from here {allowed} may be opened: raise that limit (LimitNOFILE= in the systemd unit), or lower limits.sessions; until then there are fewer sessions",
+            path.display(),
+            config.intake.sessions
+        );
     }
 }
 

@@ -321,6 +321,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         routes: routes::for_intake(&routes, &accounts.settings, &tenant_limits),
         sessions,
         sessions_per_address,
+        strangers_may_log_in: listeners.iter().any(|listener| listener.entrance.auth != crate::session::Auth::None),
     };
     let policy = intake::Policy::new(intake.clone());
     let notices = notices::settings(document, findings, &accounts, &policy);

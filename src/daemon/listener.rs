@@ -14,6 +14,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::descriptors::{Spare, refuse_in_passing};
+use super::place::Place;
 use super::shown::Shown;
 use super::stream::Stream;
 use super::{Phase, Setup, Shared, session};
@@ -25,8 +27,6 @@ use crate::store::Spool;
 use crate::telemetry;
 use crate::tls::CertificateError;
 
-/// How long accepting rests when the process has no descriptors left: long enough for one log line not to become a flood.
-const EXHAUSTED: Duration = Duration::from_millis(250);
 /// How long a peer that is turned away may take to read why.
 const REFUSAL: Duration = Duration::from_secs(5);
 
@@ -64,6 +64,7 @@ impl Entry {
 /// themselves.
 pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener, entry: Arc<Entry>, number: usize) {
     let mut sessions = JoinSet::new();
+    let mut spare = Spare::new();
     // As the listener was configured last.
     let mut last = (shared.setup(), entry);
     let mut setups = shared.setup.subscribe();
@@ -86,10 +87,7 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener,
                     let (setup, entry) = last.clone();
                     sessions.spawn(admit(shared.clone(), setup, entry, stream, peer.ip().to_canonical()));
                 }
-                Err(error) => {
-                    telemetry::accept_failed(last.1.address, &error.to_string());
-                    tokio::time::sleep(EXHAUSTED).await;
-                }
+                Err(error) => spare.refuse_one(&listener, last.1.address, &error).await,
             },
             Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
         }
@@ -125,7 +123,7 @@ async fn admit<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: Arc<E
     let is_balancer = entry.proxy_from.iter().any(|network| network.contains(&peer));
     let connects = |client: IpAddr| setup.policy.connect(shared.clock.now(), client);
     let admission = if is_balancer { Place::take(&shared, None) } else { connects(peer).and_then(|()| Place::take(&shared, Some(peer))) };
-    let mut place = match admission {
+    let place = match admission {
         Ok(place) => place,
         Err(reply) => return turn_away(&shared, stream, peer, &reply).await,
     };
@@ -133,6 +131,7 @@ async fn admit<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: Arc<E
     if is_balancer {
         let header = tokio::select! {
             header = header(&mut stream, entry.settings.handshake_timeout) => header,
+            () = place.asked_to_go() => Err(others_wait()),
             () = shared.shutdown.reached(Phase::Stopping) => return,
         };
         client = match header {
@@ -146,17 +145,17 @@ async fn admit<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: Arc<E
     }
     let mut stream = Stream::Plain(stream);
     if entry.settings.entrance.tls == Tls::Implicit
-        && let Err(error) = session::secure(&shared, &entry, &mut stream).await
+        && let Err(error) = session::secure(&shared, &entry, &place, &mut stream).await
     {
         return telemetry::tls_failed(client, &error.to_string());
     }
-    session::run(shared.clone(), setup, &entry, stream, client).await;
-    drop(place);
+    session::run(shared.clone(), setup, &entry, &place, stream, client).await;
 }
 
 /// Says why a connection is not served. On a port that begins with TLS nobody would understand that.
 async fn turn_away<S: Spool>(shared: &Shared<S>, stream: TcpStream, peer: IpAddr, reply: &Reply) {
     telemetry::connection_refused(peer, reply);
+    let Ok(_permit) = shared.doorway.turned_away.try_acquire() else { return refuse_in_passing(stream, reply) };
     let mut octets = Vec::new();
     reply.write_to(&mut octets);
     let mut stream = Stream::Plain(stream);
@@ -164,6 +163,11 @@ async fn turn_away<S: Spool>(shared: &Shared<S>, stream: TcpStream, peer: IpAddr
     if stream.send(&octets, REFUSAL).await.is_ok() {
         stream.part(shared.shutdown.reached(Phase::Stopping)).await;
     }
+}
+
+/// Why a connection ends that others need the place of.
+pub(super) fn others_wait() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "all sessions are in use and others wait")
 }
 
 /// The header that a balancer sends first. Reads not one octet more.
@@ -184,38 +188,5 @@ async fn header(stream: &mut TcpStream, limit: Duration) -> io::Result<ProxyHead
     match tokio::time::timeout(limit, whole).await {
         Ok(header) => header,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no PROXY header in time")),
-    }
-}
-
-/// A session's place at the door, given back however it ends.
-struct Place<'a, S: Spool> {
-    shared: &'a Shared<S>,
-    /// Whose it is; `None` as long as only a balancer is known.
-    peer: Option<IpAddr>,
-}
-
-impl<'a, S: Spool> Place<'a, S> {
-    fn take(shared: &'a Shared<S>, peer: Option<IpAddr>) -> Result<Self, Reply> {
-        match peer {
-            Some(peer) => shared.door().admit(peer)?,
-            None => shared.door().admit_unnamed()?,
-        }
-        Ok(Self { shared, peer })
-    }
-
-    /// Whose connection a balancer has passed on.
-    fn name(&mut self, peer: IpAddr) -> Result<(), Reply> {
-        self.shared.door().name(peer)?;
-        self.peer = Some(peer);
-        Ok(())
-    }
-}
-
-impl<S: Spool> Drop for Place<'_, S> {
-    fn drop(&mut self) {
-        match self.peer {
-            Some(peer) => self.shared.door().leave(peer),
-            None => self.shared.door().leave_unnamed(),
-        }
     }
 }

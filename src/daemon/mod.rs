@@ -19,6 +19,7 @@
 mod alarms;
 mod attempt;
 mod control;
+mod descriptors;
 mod dispatch;
 mod doubt;
 mod flow;
@@ -33,6 +34,7 @@ mod notices;
 mod operate;
 mod parting;
 mod past;
+mod place;
 mod reload;
 mod service;
 mod session;
@@ -60,7 +62,7 @@ use tokio::task::JoinSet;
 use crate::admin::Flow;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::intake::{Door, Habits, Policy};
+use crate::intake::{Habits, Policy};
 use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName};
 use crate::schedule::Scheduler;
 use crate::store::history::History;
@@ -74,12 +76,14 @@ use listener::Entry;
 use listening::Listening;
 use login::Logins;
 use notices::Desk;
+use place::Doorway;
 use reload::{Asked, Reloads};
 use setup::{Setup, Upstream};
 use shutdown::Signals;
 use socket::Socket;
 use web::Web;
 
+pub use descriptors::{allowed as open_files_allowed, needed as open_files_needed};
 pub use inherit::Inherited;
 pub use ledger::boot_id;
 pub use shutdown::{Phase, Shutdown};
@@ -138,8 +142,9 @@ pub enum Fault {
 ///
 /// # Errors
 /// If a listener or the data directory cannot be had at start, or if the store fails for good.
-pub async fn run(config: Config, path: PathBuf, mut inherited: Inherited) -> Result<(), Fault> {
+pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) -> Result<(), Fault> {
     let clock = Clock::start();
+    descriptors::provide(&mut config);
     // Before anybody can know that the relay runs.
     let signals = Signals::catch().map_err(|error| Fault::Task(error.to_string()))?;
     let hangup = signal(SignalKind::hangup()).map_err(|error| Fault::Task(error.to_string()))?;
@@ -297,7 +302,7 @@ struct Shared<S> {
     ids: QueueIds,
     /// What a reload replaces.
     setup: watch::Sender<Arc<Setup>>,
-    door: Mutex<Door>,
+    doorway: Doorway,
     habits: Mutex<Habits>,
     flow: Mutex<Flow>,
     logins: Logins,
@@ -328,7 +333,7 @@ impl<S: Spool> Shared<S> {
             history,
             boot_id,
             ids: QueueIds::new(node, newest),
-            door: Mutex::new(Door::new(&config.intake)),
+            doorway: Doorway::new(&config.intake),
             habits: Mutex::new(Habits::new(clock.now())),
             flow: Mutex::new(Flow::new(clock.now())),
             clock,
@@ -349,13 +354,8 @@ impl<S: Spool> Shared<S> {
         self.setup.borrow().clone()
     }
 
-    fn door(&self) -> MutexGuard<'_, Door> {
-        // Counting cannot panic half-way, so a poisoned lock still guards true numbers.
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn habits(&self) -> MutexGuard<'_, Habits> {
-        // As above.
+        // Counting cannot panic half-way, so a poisoned lock still guards true numbers.
         self.habits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

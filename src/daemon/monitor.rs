@@ -49,7 +49,7 @@ pub(super) async fn state<S: Spool>(shared: &Arc<Shared<S>>) -> Result<State, Re
     };
     Ok(State {
         ready: obstacles.is_empty(),
-        sessions: shared.door().sessions(),
+        sessions: shared.doorway.sessions(),
         alarms: shared.standing(),
         habits,
         spare: shared.store.spare(),

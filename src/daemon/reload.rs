@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dispatch::{Event, Switch};
 use super::listening::Listening;
-use super::{Fault, Inherited, Phase, Setup, Shared, service, sorting};
+use super::{Fault, Inherited, Phase, Setup, Shared, descriptors, service, sorting};
 use crate::admin::{Operator, Refusal, Reloaded};
 use crate::config::Config;
 use crate::intake;
@@ -113,7 +113,8 @@ impl Reloads {
     async fn reload<S: Spool>(&mut self, shared: &Arc<Shared<S>>, listening: &mut Listening) -> Result<Reloaded, Vec<String>> {
         let path = self.path.clone();
         let loaded = tokio::task::spawn_blocking(move || Config::load(&path)).await.map_err(|error| vec![error.to_string()])?;
-        let (config, warnings) = loaded.map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        let (mut config, warnings) = loaded.map_err(|problems| problems.to_string().lines().map(str::to_owned).collect::<Vec<_>>())?;
+        descriptors::provide(&mut config);
         let next = Last::of(&config);
         let moved = self.last.fixed.iter().zip(&next.fixed).filter(|(old, new)| old != new);
         let moved: Vec<String> = moved
@@ -138,7 +139,7 @@ impl Reloads {
         let (done, switched) = oneshot::channel();
         shared.tell(Event::Switch(Box::new(Switch { setup: setup.clone(), try_again: changed.all(), resting: rerouting, done })));
         switched.await.map_err(|_| vec!["the relay is stopping".to_owned()])?;
-        shared.door().change(&next.intake);
+        shared.doorway.keep_to(&next.intake);
         shared.logins.change(login_failures);
         shared.desk.change(&setup.notices);
         shared.alarms.change(&setup.notices);

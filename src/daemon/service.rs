@@ -65,7 +65,7 @@ async fn status<S: Spool>(shared: &Shared<S>) -> Result<String, String> {
     let _ = shared.store.list(None, 1).await;
     let _ = shared.store.hold(Vec::new(), false).await;
     let queued = counts.active + counts.ready + counts.deferred + counts.held;
-    Ok(format!("{queued} deliveries queued, {} sessions", shared.door().sessions()))
+    Ok(format!("{queued} deliveries queued, {} sessions", shared.doorway.sessions()))
 }
 
 /// A service manager that does not listen changes nothing.

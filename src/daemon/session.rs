@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::attempt::queued;
 use super::dispatch::Event;
-use super::listener::Entry;
+use super::listener::{Entry, others_wait};
+use super::place::Place;
 use super::stream::Stream;
 use super::{Phase, Setup, Shared};
 use crate::intake::{Facts, Habit, Repair, RepairError};
@@ -24,9 +25,16 @@ use crate::telemetry;
 const READ: usize = 16 << 10;
 
 /// Serves one client until it leaves, misbehaves, or the relay stops.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: &Entry, stream: Stream, peer: IpAddr) {
+pub(super) async fn run<S: Spool>(
+    shared: Arc<Shared<S>>,
+    setup: Arc<Setup>,
+    entry: &Entry,
+    place: &Place<'_, S>,
+    stream: Stream,
+    peer: IpAddr,
+) {
     let session = Session::new(entry.settings.clone(), setup.policy.clone(), peer, shared.clock.now());
-    let mut conversation = Conversation { shared, setup, entry, stream, peer, session, incoming: None };
+    let mut conversation = Conversation { shared, setup, entry, place, stream, peer, session, incoming: None };
     let how = match conversation.hold().await {
         Ok(ending) => ending.to_string(),
         Err(error) => error.to_string(),
@@ -36,11 +44,12 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, ent
     }
 }
 
-/// The server's side of a TLS handshake. A relay that is about to stop does not wait for it.
-pub(super) async fn secure<S: Spool>(shared: &Shared<S>, entry: &Entry, stream: &mut Stream) -> io::Result<()> {
+/// The server's side of a TLS handshake. A relay that is about to stop does not wait for it, nor do those who need the place.
+pub(super) async fn secure<S: Spool>(shared: &Shared<S>, entry: &Entry, place: &Place<'_, S>, stream: &mut Stream) -> io::Result<()> {
     let config = entry.tls(shared.clock.now()).await?;
     tokio::select! {
         secured = stream.secure(config, entry.settings.handshake_timeout) => secured,
+        () = place.asked_to_go() => Err(others_wait()),
         () = shared.shutdown.reached(Phase::Stopping) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the relay is about to stop")),
     }
 }
@@ -50,6 +59,7 @@ struct Conversation<'a, S: Spool> {
     /// As it was when the session began.
     setup: Arc<Setup>,
     entry: &'a Entry,
+    place: &'a Place<'a, S>,
     stream: Stream,
     peer: IpAddr,
     session: Session,
@@ -82,6 +92,7 @@ impl<S: Spool> Conversation<'_, S> {
                     return Ok(ending);
                 }
             }
+            self.place.stands(self.session.standing());
             let now = self.shared.clock.now();
             let patience = self.session.deadline().map(|deadline| deadline.since(now));
             tokio::select! {
@@ -89,6 +100,7 @@ impl<S: Spool> Conversation<'_, S> {
                     ready?;
                     self.read().await?;
                 }
+                () = self.place.asked_to_go() => self.session.handle(self.shared.clock.now(), Input::MakeRoom),
                 () = super::sleep(patience) => self.session.handle(self.shared.clock.now(), Input::Tick),
                 () = shutdown.reached(Phase::Stopping), if !told => {
                     told = true;
@@ -110,7 +122,12 @@ impl<S: Spool> Conversation<'_, S> {
     /// Returns how the session ended, if it did.
     async fn carry_out(&mut self, effect: Effect) -> io::Result<Option<Ending>> {
         match effect {
-            Effect::Send(octets) => self.stream.send(&octets, self.entry.settings.command_timeout).await?,
+            Effect::Send(octets) => tokio::select! {
+                // A session that has been asked to go may still say why.
+                biased;
+                sent = self.stream.send(&octets, self.entry.settings.command_timeout) => sent?,
+                () = self.place.asked_to_go() => return Err(others_wait()),
+            },
             Effect::Open { announced } => {
                 let opened = self.open(announced);
                 self.session.handle(self.shared.clock.now(), Input::Opened(opened));
@@ -143,7 +160,7 @@ impl<S: Spool> Conversation<'_, S> {
 
     /// Begins TLS, as the client has asked for it.
     async fn secure(&mut self) -> io::Result<()> {
-        if let Err(error) = secure(&self.shared, self.entry, &mut self.stream).await {
+        if let Err(error) = secure(&self.shared, self.entry, self.place, &mut self.stream).await {
             telemetry::tls_failed(self.peer, &error.to_string());
             return Err(error);
         }

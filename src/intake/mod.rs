@@ -12,7 +12,7 @@ mod routes;
 mod settings;
 mod users;
 
-pub use door::Door;
+pub use door::{Admission, Door, Standing, Ticket, Visitor};
 pub use failures::Failures;
 pub use habit::{Count, Habit, HabitSet, Habits};
 pub use policy::{Addressee, Policy};

@@ -22,6 +22,8 @@ pub struct Settings {
     pub sessions: usize,
     /// Sessions at a time from one address.
     pub sessions_per_address: usize,
+    /// Whether somebody who is no client by his address can become one, on some listener.
+    pub strangers_may_log_in: bool,
 }
 
 /// Who is told what became of a client's mail.

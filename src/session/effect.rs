@@ -19,6 +19,8 @@ pub enum Input<'a> {
     Tick,
     /// The relay is about to stop.
     Shutdown,
+    /// All sessions are in use, others wait, and this one is to go; a message that is complete is still kept.
+    MakeRoom,
     /// The answer to [`Effect::Open`]: there is room, and this is the message's name; or the refusal for the client. A refusal with 421 ends
     /// the session.
     Opened(Result<QueueId, Reply>),
@@ -93,6 +95,8 @@ pub enum Ending {
     NotServed,
     /// The relay is about to stop.
     Shutdown,
+    /// Others needed its place.
+    MadeRoom,
 }
 
 impl Ending {
@@ -106,6 +110,7 @@ impl Ending {
             Self::TurnedAway => "turned away",
             Self::NotServed => "not served",
             Self::Shutdown => "shutdown",
+            Self::MadeRoom => "made room",
         }
     }
 }

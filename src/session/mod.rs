@@ -14,8 +14,9 @@
 //! * Nothing that came before a TLS handshake is believed after it, neither octets nor what they meant.
 //!
 //! A device that sends one octet a second is served as long as it moves: each octet of content begins the wait anew, and each octet of a
-//! command lengthens it by a second. Known limits: so a client that sends content slowly but steadily holds its session for as long as it
-//! likes, and one with a long command for somewhat more than an hour; the number of sessions for each address bounds what that costs.
+//! command lengthens it by a second. So a client may hold its session for as long as it likes, where there is room for it. Where there is none,
+//! [`Session::standing`] says what the session does, the door ([`crate::intake::Door`]) finds those that do nothing or next to nothing, and
+//! [`Input::MakeRoom`] ends one.
 
 mod commands;
 mod effect;
@@ -38,7 +39,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 
 use crate::clock::Timestamp;
-use crate::intake::{ClientSettings, Habit, HabitSet, LineEndings, Policy};
+use crate::intake::{ClientSettings, Habit, HabitSet, LineEndings, Policy, Standing};
 use crate::mail::{Class, ClientName, QueueId};
 use crate::smtp::{Exchange, LineSplitter, MailParameters, Reply};
 use reception::{Progress, Reception};
@@ -76,6 +77,8 @@ pub struct Session {
     commands_without_mail: usize,
     eof: bool,
     shutting_down: bool,
+    /// Others need the place.
+    making_room: bool,
     /// AUTH was tried: what comes next may be a password, though nobody asked for it.
     secrets_may_follow: bool,
     /// What was told of the client since its last message.
@@ -157,6 +160,7 @@ impl Session {
             commands_without_mail: 0,
             eof: false,
             shutting_down: false,
+            making_room: false,
             secrets_may_follow: false,
             habits: HabitSet::default(),
             user: None,
@@ -196,6 +200,7 @@ impl Session {
             Input::Eof => self.eof = true,
             Input::Tick => self.tick(now),
             Input::Shutdown => self.shutting_down = true,
+            Input::MakeRoom => self.making_room = true,
             Input::Opened(answer) => self.opened(now, answer),
             Input::Kept(answer) => self.kept(now, answer),
             Input::TlsEstablished => self.tls_established(now),
@@ -209,6 +214,9 @@ impl Session {
         }
         if self.shutting_down && matches!(self.phase, Phase::Command | Phase::Responding(_) | Phase::Delaying(..)) {
             self.end(replies::shutting_down(), "shutdown", Ending::Shutdown);
+        }
+        if self.making_room && matches!(self.phase, Phase::Command | Phase::Content(_) | Phase::Responding(_) | Phase::Delaying(..)) {
+            self.end(replies::makes_room(), "others wait for a session", Ending::MadeRoom);
         }
         if self.eof {
             match self.phase {
@@ -269,6 +277,16 @@ impl Session {
         !self.eof && matches!(self.phase, Phase::Command | Phase::Content(_) | Phase::Responding(_))
     }
 
+    /// What it is doing, for those who wait for its place.
+    pub fn standing(&self) -> Standing {
+        match &self.phase {
+            Phase::Command | Phase::Responding(_) if self.begun == 0 => Standing::Idle(self.waiting_since),
+            Phase::Command | Phase::Responding(_) => Standing::Begun(self.waiting_since),
+            Phase::Content(reception) => Standing::Content(reception.since, reception.size()),
+            _ => Standing::Busy,
+        }
+    }
+
     /// Whose connection it is; `None` if nobody's, or nobody's yet.
     pub fn client(&self) -> Option<&ClientName> {
         self.client.as_ref().map(|client| &client.name)
@@ -302,9 +320,12 @@ impl Session {
             match &mut self.phase {
                 Phase::Command | Phase::Responding(_) if self.shutting_down => break,
                 Phase::Responding(_) => {
+                    let before = rest.len();
                     if let Some(line) = lines.next(&mut rest) {
-                        self.waiting_since = now;
+                        (self.waiting_since, self.begun) = (now, 0);
                         self.response(line);
+                    } else {
+                        self.begun = self.begun.saturating_add(before);
                     }
                 }
                 Phase::Command => {
@@ -358,7 +379,7 @@ impl Session {
             Ok(_) if self.shutting_down => self.effects.push_back(Effect::Discard),
             Ok(id) => {
                 let limit = self.transaction.as_ref().map_or(self.settings.message_size, |transaction| transaction.limit);
-                self.phase = Phase::Content(Box::new(Reception::new(id, limit, self.settings.header_size)));
+                self.phase = Phase::Content(Box::new(Reception::new(id, now, limit, self.settings.header_size)));
                 self.say("354 Send the message; end it with a line that has only a dot");
             }
             Err(reply) => {

@@ -6,6 +6,7 @@
 use memchr::memmem;
 
 use super::replies;
+use crate::clock::Timestamp;
 use crate::mail::QueueId;
 use crate::smtp::{DataDecoder, Reply};
 
@@ -17,6 +18,8 @@ const SWALLOWED: u64 = 10;
 pub(super) struct Reception {
     /// The message's name.
     pub id: QueueId,
+    /// When it began.
+    pub since: Timestamp,
     /// Why it will not be kept, once that is known.
     pub refusal: Option<Reply>,
     decoder: DataDecoder,
@@ -47,11 +50,11 @@ pub(super) enum Progress {
 }
 
 impl Reception {
-    /// Octets of the message and of its header, at most.
-    pub(super) fn new(id: QueueId, message_limit: u64, header_limit: usize) -> Self {
+    /// From now on; octets of the message and of its header, at most.
+    pub(super) fn new(id: QueueId, since: Timestamp, message_limit: u64, header_limit: usize) -> Self {
         // Nothing yet is as good as behind a line end: an empty line at once means an empty header.
         let header = Header { size: 0, tail: Some(*b"\0\r\n") };
-        Self { id, refusal: None, decoder: DataDecoder::new(), size: 0, header, message_limit, header_limit }
+        Self { id, since, refusal: None, decoder: DataDecoder::new(), size: 0, header, message_limit, header_limit }
     }
 
     /// Takes octets; what they mean is put into `content`, which is empty before, unless the message is refused.
@@ -70,6 +73,11 @@ impl Reception {
             Some(end) => Progress::Ended(end),
             None => Progress::More,
         }
+    }
+
+    /// Octets so far.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Whether the client may believe that it has sent its end of data.
@@ -118,7 +126,7 @@ mod tests {
     use super::*;
 
     fn reception(message_limit: u64, header_limit: usize) -> Reception {
-        Reception::new(QueueId::from_number(1).expect("positive"), message_limit, header_limit)
+        Reception::new(QueueId::from_number(1).expect("positive"), Timestamp::from_millis(0), message_limit, header_limit)
     }
 
     /// Takes the pieces; the word by which the refusal is known, if there is one.

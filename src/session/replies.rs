@@ -43,6 +43,10 @@ pub(super) fn shutting_down() -> Reply {
     reply(421, (4, 3, 2), "The relay is about to stop: connect again in a minute")
 }
 
+pub(super) fn makes_room() -> Reply {
+    reply(421, (4, 7, 0), "All sessions are in use and others wait, and in this one came nothing, or very little: connect again")
+}
+
 pub(super) fn too_many_errors(limit: usize) -> Reply {
     reply(421, (4, 7, 0), format!("{limit} commands were refused in this session, the most that may be: see the replies before this one"))
 }

@@ -126,8 +126,13 @@ pub fn connection_refused(peer: IpAddr, reply: &Reply) {
 }
 
 /// A connection could not be accepted: the process has no descriptors left, or the like.
-pub fn accept_failed(listener: SocketAddr, why: &str) {
-    error!(target: SESSION, event = "accept-failed", listener = %listener, why, "cannot accept connections; raise the limit of open files (LimitNOFILE=)");
+pub fn accept_failed(listener: SocketAddr, why: &str, refused: u64) {
+    error!(target: SESSION, event = "accept-failed", listener = %listener, why, refused, "cannot accept connections; raise the limit of open files (LimitNOFILE=)");
+}
+
+/// Not as many files may be open as the sessions that are configured can need.
+pub fn sessions_lowered(wanted: usize, sessions: usize, allowed: u64, needed: u64) {
+    warn!(target: SESSION, event = "sessions-lowered", wanted, sessions, allowed, needed, "fewer sessions than limits.sessions; raise the limit of open files (LimitNOFILE=)");
 }
 
 /// A session begins.

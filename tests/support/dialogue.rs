@@ -106,6 +106,8 @@ pub enum Inside {
     Tick(Duration),
     Handshake,
     Shutdown,
+    /// All sessions are in use, and this one is to go.
+    OthersWait,
     DiskFull,
     DiskFullAtCommit,
     DiskFree,
@@ -274,7 +276,7 @@ impl Inside {
     /// Whether the step changes nothing.
     pub fn only_looks(&self) -> bool {
         use Inside::*;
-        !matches!(self, Tick(_) | Handshake | Shutdown | DiskFull | DiskFullAtCommit | DiskFree | StoreWaits | StoreAnswers)
+        !matches!(self, Tick(_) | Handshake | Shutdown | OthersWait | DiskFull | DiskFullAtCommit | DiskFree | StoreWaits | StoreAnswers)
     }
 
     fn parse(line: &str) -> Result<Self, String> {
@@ -285,6 +287,7 @@ impl Inside {
             ("tick", ..) => Self::Tick(parse_duration(rest).map_err(|error| error.to_string())?),
             ("handshake", "", "") => Self::Handshake,
             ("shutdown", "", "") => Self::Shutdown,
+            ("others", "wait", "") => Self::OthersWait,
             ("disk", "full", "") => Self::DiskFull,
             ("disk", "full", "at commit") => Self::DiskFullAtCommit,
             ("disk", "free", "") => Self::DiskFree,

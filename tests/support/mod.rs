@@ -101,6 +101,22 @@ pub fn until(what: &str, mut met: impl FnMut() -> bool) {
     }
 }
 
+/// The memory of a process, in octets: what it has in use now.
+pub fn resident(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that it ever had.
+pub fn peak(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, of: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a living process");
+    let line = status.lines().find(|line| line.starts_with(of)).expect(of);
+    1_024 * line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number")
+}
+
 /// A message with this body.
 pub fn mail(subject: &str, body: &[u8]) -> Vec<u8> {
     let mut content = format!("From: App <app@contoso.com>\r\nTo: you@contoso.com\r\nSubject: {subject}\r\nDate: Sat, 21 Nov 2026 10:00:00 +0100\r\nMessage-ID: <{subject}@contoso.com>\r\n\r\n").into_bytes();

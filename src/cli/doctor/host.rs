@@ -8,6 +8,7 @@ use super::Seen;
 use super::findings::{Finding, Level};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::daemon;
 
 /// Before this program was written: a clock that says so is wrong.
 const WRITTEN: &str = "2026-01-01";
@@ -65,9 +66,7 @@ fn open_files(config: &Config, pid: u32) -> Option<Finding> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let may = line.split_whitespace().next()?.parse::<u64>().ok()?;
-    let connections: usize = config.schedule.accounts.iter().map(|account| account.connections).sum();
-    // Each session may have a file of content beside its socket; the rest is the store's and the log's.
-    let needed = (2 * config.intake.sessions + connections + 100) as u64;
+    let needed = daemon::open_files_needed(config);
     let level = if may < needed { Level::Warn } else { Level::Pass };
     let to_do = format!("write LimitNOFILE={} into the systemd unit, or lower limits.sessions", needed.next_multiple_of(1_024));
     Some(Finding::of(level, "open files", format!("the relay may open {may}; with all its sessions it needs {needed}"), to_do))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::place::{Doomed, create_file, sync_directory};
+use super::place::{Doomed, create_file};
 use super::space::Claim;
 use super::{Shared, blocking, fault};
 use crate::mail::QueueId;
@@ -130,9 +130,11 @@ impl Incoming {
 impl Part {
     fn seal(self, path: &Path) -> Result<Doomed, StoreError> {
         let Self { file, mut doomed } = self;
+        // That it cannot be opened, for want of descriptors, is no failed sync.
+        let directory = File::open(path.parent().unwrap_or(path)).map_err(|error| fault::of_file("cannot open a directory", &error))?;
         file.sync_data().map_err(|error| of_sync(&error))?;
         doomed.rename(path.to_owned()).map_err(|error| fault::of_file("cannot rename a content", &error))?;
-        sync_directory(path.parent().unwrap_or(path)).map_err(|error| of_sync(&error))?;
+        directory.sync_all().map_err(|error| of_sync(&error))?;
         Ok(doomed)
     }
 }
