@@ -69,6 +69,16 @@ fn what_a_device_leaves_out_is_added() {
 }
 
 #[test]
+fn however_many_authors_a_device_writes_one_from_leaves() {
+    let world = World::new(1);
+    let content = b"From: \"scan@contoso.com\" <scan@contoso.com>\r\nFrom: Copier <copier@contoso.com>\r\nSubject: two\r\n\r\ntext\r\n";
+    world.client().accepted("scanner@contoso.com", &["you@contoso.com"], content);
+    let taken = &world.taken(1)[0];
+    assert_eq!(field(taken, "From"), ["\"scan@contoso.com\" <hve01@contoso.com>"]);
+    assert_eq!((body(taken), &taken.violations[..]), (&b"text\r\n"[..], &[][..]));
+}
+
+#[test]
 fn a_header_of_100_kb_passes_unharmed() {
     let world = World::new(1);
     let long: String = (0..1_400).map(|n| format!(" word{n:04}-{}\r\n", "x".repeat(60))).collect();
