@@ -80,7 +80,8 @@ impl Drop for Disk {
 fn world(options: &str, reserve: &str) -> Option<(World, Disk)> {
     let runtime = runtime();
     let sim = endpoint(&runtime, 1, |_| {});
-    let setup = setup(&sim, 1).queue(&format!("free_space_reserve = \"{reserve}\"")).with("[limits]\nerrors = 10000\ntransactions = 1000000");
+    let setup =
+        setup(&sim, 1).queue(&format!("free_space_reserve = \"{reserve}\"")).with("[limits]\nerrors = 10000\ntransactions = 1000000");
     let config = setup.write();
     let Some(disk) = Disk::mount(&setup.data_dir(), options) else {
         eprintln!("this system does not let users mount; the unit tests of the store cover a full disk");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::client::Client;
+use support::relay::Relay;
 use support::{World, mail};
 
 const TO: &[&str] = &["ann@contoso.com"];
@@ -85,6 +86,52 @@ fn what_devices_do_is_counted_and_shown_and_told_once() {
     for taken in world.taken(3) {
         assert_eq!(taken.violations, []);
     }
+}
+
+#[test]
+fn what_was_counted_outlives_a_restart_until_it_is_to_be_forgotten() {
+    let mut world = world(&[]);
+    let bare = |world: &World| {
+        let mut client = Client::hello(world.relay.address);
+        client.raw(b"NOOP\n");
+        assert!(client.reply().starts_with("250 "));
+        client.expect("QUIT", "221");
+        assert!(client.closed());
+    };
+    let since = |world: &World| {
+        let clients: Value = serde_json::from_str(&said(world, &["clients", "--json"])).expect("JSON");
+        clients["since"].as_str().expect("a time").to_owned()
+    };
+    bare(&world);
+    bare(&world);
+    let began = since(&world);
+    let restart = |world: &mut World| {
+        world.relay.signal("TERM");
+        assert!(world.relay.ended().success());
+        world.relay = Relay::start(&config(world));
+    };
+    restart(&mut world);
+    bare(&world);
+    assert_eq!(habits(&world), [("bare-lf-in-commands".to_owned(), 3)]);
+    assert_eq!(since(&world), began);
+    assert!(world.relay.logged(|line| line["event"] == "habit").is_empty(), "told today already");
+
+    let shown = said(&world, &["clients", "--forget"]);
+    assert!(shown.contains("bare LF behind commands: 3 since ") && shown.contains("counted anew"), "{shown}");
+    world.relay.wait_for("the word", |line| line["event"] == "habits-forgotten");
+    assert_eq!(habits(&world), []);
+    let began_anew = since(&world);
+    assert_ne!(began_anew, began);
+    // At once and for good.
+    world.relay.kill();
+    world.relay = Relay::start(&config(&world));
+    assert_eq!((habits(&world), since(&world)), (Vec::new(), began_anew));
+
+    world.relay.kill();
+    std::fs::write(world.setup.data_dir().join("habits.json"), "{").expect("written");
+    world.relay = Relay::start(&config(&world));
+    world.relay.wait_for("the complaint", |line| line["event"] == "habits-unreadable");
+    assert_eq!(habits(&world), []);
 }
 
 #[test]

@@ -24,6 +24,7 @@
 //! | `GET /v1/log` | [`LogEntry`]: what is logged |
 //! | `POST /v1/log` with a [`SetLevel`] | the same, changed until the configuration is read again |
 //! | `GET /v1/log/words/{address}` | [`Word`]: what stands for an address in the log |
+//! | `DELETE /v1/habits` | begins to count anew; [`Clients`] as it was |
 //! | `GET /v1/trace?what=&since=&failed=&before=&limit=` | [`Trace`]: what became of messages, newest first |
 //! | `GET /v1/report?by=&month=` | [`Report`]: a month, added up |
 //!
@@ -126,6 +127,9 @@ pub trait Relay: Clone + Send + Sync + 'static {
 
     /// What speaks against sending mail here, in words; nothing: the relay is ready.
     fn obstacles(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// The same for the last time: from here on habits are counted anew.
+    fn forget_habits(&self, by: Operator) -> impl Future<Output = Result<Clients, Refusal>> + Send;
 
     /// What became of messages.
     fn trace(&self, query: TraceQuery) -> impl Future<Output = Result<Trace, Refusal>> + Send;

@@ -46,7 +46,7 @@ pub fn router<R: Relay>(relay: R) -> Router {
         .route("/v1/report", get(report::<R>))
         .route("/v1/accounts/{name}/suspend", post(suspend::<R>))
         .route("/v1/accounts/{name}/resume", post(resume::<R>))
-        .route("/v1/habits", get(habits::<R>))
+        .route("/v1/habits", get(habits::<R>).delete(forget_habits::<R>))
         .route("/v1/reload", post(reload::<R>))
         .merge(super::log::routes())
         .merge(super::monitor::routes::<R>())
@@ -112,6 +112,10 @@ async fn accounts<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
 
 async fn habits<R: Relay>(State(relay): State<R>) -> Answer<impl Serialize> {
     relay.habits().await.map(Json)
+}
+
+async fn forget_habits<R: Relay>(State(relay): State<R>, by: Operator) -> Answer<impl Serialize> {
+    relay.forget_habits(by).await.map(Json)
 }
 
 async fn trace<R: Relay>(State(relay): State<R>, query: Result<Query<TraceQuery>, QueryRejection>) -> Answer<impl Serialize> {

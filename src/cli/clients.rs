@@ -13,6 +13,9 @@ use crate::admin::{ClientEntry, Clients, HabitEntry, Time};
 pub(super) struct Arguments {
     #[command(flatten)]
     contact: Contact,
+    /// Begin to count anew, once this is shown: after devices were set right.
+    #[arg(long)]
+    forget: bool,
     /// As JSON, as the relay gives it.
     #[arg(long)]
     json: bool,
@@ -23,8 +26,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     list(arguments).map_or_else(|failure| failure.tell(), |()| ExitCode::SUCCESS)
 }
 
-fn list(Arguments { contact, json }: &Arguments) -> Result<(), Failure> {
-    let found: Clients = contact.get("/v1/habits")?;
+fn list(Arguments { contact, forget, json }: &Arguments) -> Result<(), Failure> {
+    let found: Clients = if *forget { contact.delete("/v1/habits")? } else { contact.get("/v1/habits")? };
     if *json {
         show::json(&found);
         return Ok(());
@@ -34,7 +37,10 @@ fn list(Arguments { contact, json }: &Arguments) -> Result<(), Failure> {
         ["client", "networks", "what it does, how often, where it last came from"],
         found.clients.iter().map(|client| row(client, &found)),
     ));
-    line(format_args!("Counted since {}, when the relay started; once for each message.", since(found.since, found.now)));
+    line(format_args!("Counted since {}, once for each message.", since(found.since, found.now)));
+    if *forget {
+        line("From now on it is counted anew.");
+    }
     Ok(())
 }
 

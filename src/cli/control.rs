@@ -103,6 +103,11 @@ impl Contact {
         self.request("POST", path, &body)
     }
 
+    /// Asks for something to be gone; the answer is what it was.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.request("DELETE", path, b"")
+    }
+
     fn request<T: DeserializeOwned>(&self, method: &str, path: &str, body: &[u8]) -> Result<T, Failure> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),

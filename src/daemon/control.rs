@@ -18,12 +18,13 @@ use super::dispatch::{Event, Question};
 use super::reload::Asked;
 use super::socket::{self, Socket};
 use super::web::Web;
-use super::{Phase, Shared, monitor, operate, past};
+use super::{Phase, Shared, habits, monitor, operate, past};
 use crate::admin::{
     self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts, Range, Refusal, Relay,
     Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
 };
 use crate::clock::Timestamp;
+use crate::intake::Habits;
 use crate::mail::{AccountName, DeliveryId};
 use crate::schedule::{Scheduler, Wait};
 use crate::store::{Listed, Spool, StoreError};
@@ -81,6 +82,11 @@ impl<S> Clone for Control<S> {
 }
 
 impl<S: Spool> Control<S> {
+    fn clients(&self, habits: &Habits) -> Clients {
+        let clients = self.shared.setup().policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
+        Clients { now: Time(self.shared.clock.now()), since: Time(habits.since()), clients }
+    }
+
     /// Has a change carried out, in turn and to its end, even if nobody waits for its answer any more.
     async fn in_turn<T: Send + 'static>(&self, change: impl Future<Output = Result<T, Refusal>> + Send + 'static) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
@@ -183,9 +189,19 @@ impl<S: Spool> Relay for Control<S> {
     }
 
     async fn habits(&self) -> Result<Clients, Refusal> {
-        let habits = self.shared.habits();
-        let clients = self.shared.setup().policy.clients().iter().map(|client| admin::client(client, &habits.of(&client.name))).collect();
-        Ok(Clients { now: Time(self.shared.clock.now()), since: Time(habits.since()), clients })
+        Ok(self.clients(&self.shared.habits()))
+    }
+
+    async fn forget_habits(&self, Operator(by): Operator) -> Result<Clients, Refusal> {
+        let counted = {
+            let mut habits = self.shared.habits();
+            let counted = self.clients(&habits);
+            *habits = Habits::new(self.shared.clock.now());
+            counted
+        };
+        habits::save(&self.shared).await;
+        telemetry::habits_forgotten(&by);
+        Ok(counted)
     }
 
     async fn state(&self) -> Result<State, Refusal> {

@@ -49,6 +49,8 @@ impl Logins {
         let known = if users.has(&user) { user.clone() } else { String::new() };
         // The semaphore is never closed.
         let turn = self.turns.acquire().await;
+        // Many may have been let in at once, and have failed meanwhile.
+        self.failures().admit(peer, now()).map_err(|reply| LoginRefusal { reply, after: Default::default() })?;
         let users = users.clone();
         let verified = tokio::task::spawn_blocking(move || users.verify(&user, &password).cloned()).await;
         drop(turn);

@@ -23,6 +23,7 @@ mod descriptors;
 mod dispatch;
 mod doubt;
 mod flow;
+mod habits;
 mod history;
 mod inherit;
 mod ledger;
@@ -216,6 +217,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     tasks.spawn(tokens::announce(shared.clone()));
     tasks.spawn(notices::run(shared.clone()));
     tasks.spawn(notices::watch(shared.clone()));
+    tasks.spawn(habits::run(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events, stray));
     let control = tokio::spawn(control::serve(shared.clone(), socket, web));
     let service = tokio::spawn(service::run(shared.clone()));
@@ -229,6 +231,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     // Nothing is left that an operator could ask.
     shared.shutdown.advance(Phase::Ending);
     control.await.map_err(|error| Fault::Task(error.to_string()))?;
+    habits::save(&shared).await;
     // Ended or aborted, they hold nothing any more.
     let _ = service.await;
     let _ = signals.await;
@@ -305,6 +308,7 @@ struct Shared<S> {
     doorway: Doorway,
     habits: Mutex<Habits>,
     flow: Mutex<Flow>,
+    habits_file: PathBuf,
     logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     reloads: mpsc::Sender<Asked>,
@@ -328,13 +332,15 @@ impl<S: Spool> Shared<S> {
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
         let node = std::process::id() as u16;
+        let habits_file = habits::path(&config.store.data_dir);
         Ok(Self {
             store,
             history,
             boot_id,
             ids: QueueIds::new(node, newest),
             doorway: Doorway::new(&config.intake),
-            habits: Mutex::new(Habits::new(clock.now())),
+            habits: Mutex::new(habits::restore(&habits_file, clock.now())),
+            habits_file,
             flow: Mutex::new(Flow::new(clock.now())),
             clock,
             logins: Logins::new(config.login_failures),

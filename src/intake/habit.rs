@@ -1,8 +1,8 @@
 //! What devices do otherwise than the standards have it, and is taken all the same: counted, so that an operator can find and mend them.
 //!
 //! Each [`Habit`] has a name for programs and a sentence for people. A session tells one habit once for each message, and once for what is
-//! said outside of messages, however often it was met there. [`Habits`] counts per client; its size is bounded by the clients of the
-//! configuration. It is lost with the process, as every count says by its `since`.
+//! said outside of messages, however often it was met there. [`Habits`] counts per client; its size is bounded by the clients that there are
+//! and were in the configuration. It says since when, and whether there is anything that whoever keeps it has not seen.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -102,6 +102,11 @@ impl Habit {
         }
     }
 
+    /// The one of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|habit| habit.as_str() == name)
+    }
+
     /// What the client does, in words.
     pub fn words(self) -> &'static str {
         match self {
@@ -183,7 +188,7 @@ pub struct Count {
     /// Where it came from then.
     pub peer: IpAddr,
     /// When it was worth a line in the log.
-    told: Timestamp,
+    pub told: Timestamp,
 }
 
 /// The habits of all clients.
@@ -191,16 +196,38 @@ pub struct Count {
 pub struct Habits {
     since: Timestamp,
     counts: BTreeMap<(ClientName, Habit), Count>,
+    has_changed: bool,
 }
 
 impl Habits {
     /// Nothing has been seen yet.
     pub fn new(now: Timestamp) -> Self {
-        Self { since: now, counts: BTreeMap::new() }
+        Self { since: now, counts: BTreeMap::new(), has_changed: true }
+    }
+
+    /// What was seen earlier, since then.
+    pub fn restored(since: Timestamp, counts: impl IntoIterator<Item = ((ClientName, Habit), Count)>) -> Self {
+        Self { since, counts: counts.into_iter().collect(), has_changed: false }
+    }
+
+    /// Whether there is anything new since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// There is something new to be kept, for what was taken was not.
+    pub fn note_changed(&mut self) {
+        self.has_changed = true;
+    }
+
+    /// All that was seen.
+    pub fn iter(&self) -> impl Iterator<Item = (&ClientName, Habit, Count)> {
+        self.counts.iter().map(|((client, habit), count)| (client, *habit, *count))
     }
 
     /// Counts one. The count comes back if this is worth a line in the log: the first time, and then once a day.
     pub fn note(&mut self, now: Timestamp, client: &ClientName, peer: IpAddr, habit: Habit) -> Option<u64> {
+        self.has_changed = true;
         let first = Count { count: 0, first: now, last: now, peer, told: now };
         let count = self.counts.entry((client.clone(), habit)).or_insert(first);
         count.count += 1;
@@ -233,6 +260,7 @@ mod tests {
     fn every_habit_has_its_place_and_its_name() {
         for (place, habit) in Habit::ALL.into_iter().enumerate() {
             assert_eq!(habit as usize, place);
+            assert_eq!(Habit::named(habit.as_str()), Some(habit));
         }
         let names: BTreeSet<&str> = Habit::ALL.into_iter().map(Habit::as_str).collect();
         let words: BTreeSet<&str> = Habit::ALL.into_iter().map(Habit::words).collect();
@@ -264,5 +292,11 @@ mod tests {
         let no_date = Count { count: 1, first: at(3), last: at(3), peer: two, told: at(3) };
         assert_eq!(habits.of(&devices), [(Habit::NoDate, no_date), (Habit::Nul, nul)]);
         assert_eq!((habits.of(&erp).len(), habits.of(&ClientName::new("x")).len(), habits.since()), (1, 0, at(0)));
+        assert!(habits.take_changed() && !habits.take_changed());
+        let kept: Vec<_> = habits.iter().map(|(client, habit, count)| ((client.clone(), habit), count)).collect();
+        let mut restored = Habits::restored(habits.since(), kept);
+        assert_eq!((restored.of(&devices), restored.since(), restored.take_changed()), (habits.of(&devices), at(0), false));
+        assert_eq!(restored.note(at(27), &devices, one, Habit::Nul), None, "told yesterday, in another life");
+        assert!(restored.take_changed());
     }
 }

@@ -130,6 +130,21 @@ pub fn accept_failed(listener: SocketAddr, why: &str, refused: u64) {
     error!(target: SESSION, event = "accept-failed", listener = %listener, why, refused, "cannot accept connections; raise the limit of open files (LimitNOFILE=)");
 }
 
+/// An operator has the counts of habits begin anew.
+pub fn habits_forgotten(by: &str) {
+    info!(target: SESSION, event = "habits-forgotten", by, "habits are counted anew, by an operator's word");
+}
+
+/// What was counted of habits cannot be read, and is counted anew.
+pub fn habits_unreadable(file: &Path, why: &str) {
+    warn!(target: SESSION, event = "habits-unreadable", file = %file.display(), why, "the counts of habits cannot be read and begin anew");
+}
+
+/// What was counted of habits cannot be kept for now.
+pub fn habits_unsaved(file: &Path, why: &str) {
+    warn!(target: SESSION, event = "habits-unsaved", file = %file.display(), why, "the counts of habits cannot be kept for now");
+}
+
 /// Not as many files may be open as the sessions that are configured can need.
 pub fn sessions_lowered(wanted: usize, sessions: usize, allowed: u64, needed: u64) {
     warn!(target: SESSION, event = "sessions-lowered", wanted, sessions, allowed, needed, "fewer sessions than limits.sessions; raise the limit of open files (LimitNOFILE=)");

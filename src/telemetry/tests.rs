@@ -143,11 +143,15 @@ fn tell_all() {
     log_file_written(Path::new("/relay.log"));
     log_level_set(Level::Debug, Some(Room::Session), by);
     connection_refused(peer, &reply);
-    accept_failed(listener, "too many open files");
+    accept_failed(listener, "too many open files", 3);
+    sessions_lowered(1_000, 40, 256, 2_300);
     connected(peer, &client);
     disconnected(peer, &client, "quit");
     refused(peer, Some(&client), "RCPT", Some(&message.reverse_path), &reply);
     habit(peer, &client, Habit::NoHeloName, 1);
+    habits_forgotten(by);
+    habits_unreadable(Path::new("/habits.json"), "no JSON");
+    habits_unsaved(Path::new("/habits.json"), "the disk is full");
     tls_failed(peer, "an alert");
     certificate_renewed(Path::new("/relay.pem"));
     certificate_unusable(Path::new("/relay.pem"), "no key");
