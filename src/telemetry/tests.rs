@@ -186,6 +186,7 @@ fn tell_all() {
         elsewhere: false,
         rest: Rest::Together,
         doubtful: Vec::new(),
+        misrouted: Vec::new(),
         in_doubt: false,
     };
     attempt_ended(id, &account, &judgement, &[(Step::Connect, Duration::from_millis(20))]);
