@@ -169,6 +169,7 @@ impl<S: Spool> Conversation<'_, S> {
     }
 
     async fn log_in(&mut self, credentials: Credentials) {
+        self.place.stands(self.session.standing());
         let answer = self.shared.logins.log_in(&self.setup.users, self.peer, credentials, || self.shared.clock.now()).await;
         self.session.handle(self.shared.clock.now(), Input::LoggedIn(answer));
     }
@@ -208,6 +209,8 @@ impl<S: Spool> Conversation<'_, S> {
     }
 
     async fn keep(&mut self, envelope: Envelope) -> Result<(), Reply> {
+        // Who waits for the relay is not idle.
+        self.place.stands(self.session.standing());
         let begun = Instant::now();
         let Some(mut draft) = self.incoming.take() else {
             debug_assert!(false, "a message is kept only after it was opened");

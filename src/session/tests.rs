@@ -173,7 +173,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happens_ends_in_order(wire in wire(), cut in any::<prop::sample::Index>(), last in 0..3_usize) {
+    fn whatever_happens_ends_in_order(wire in wire(), cut in any::<prop::sample::Index>(), last in 0..4_usize) {
         let mut played = Played::new(settings());
         played.handle(Input::Octets(&wire[..cut.index(wire.len() + 1)]));
         if last == 0 {
@@ -181,7 +181,7 @@ proptest! {
             played.session.handle(late, Input::Tick);
             played.drain();
         } else {
-            played.handle([Input::Eof, Input::Shutdown][last - 1].clone());
+            played.handle([Input::Eof, Input::Shutdown, Input::MakeRoom][last - 1].clone());
         }
         if matches!(played.session.phase, Phase::Content(_)) {
             // Only a shutdown lets the message end first.
@@ -192,6 +192,29 @@ proptest! {
         prop_assert_eq!(played.session.deadline(), None);
         prop_assert!(!played.session.wants_input());
     }
+}
+
+#[test]
+fn tells_what_it_is_doing() {
+    let at = |seconds| START + Duration::from_secs(seconds);
+    let mut session = session(settings(), "10.1.2.3");
+    assert_eq!(session.standing(), Standing::Idle(START));
+    session.handle(at(1), Input::Octets(b"EHLO x\r\n"));
+    assert_eq!(session.standing(), Standing::Idle(at(1)));
+    session.handle(at(2), Input::Octets(b"MAIL FROM:<a@b>\r\nRCPT TO:<a@cont"));
+    assert_eq!(session.standing(), Standing::Begun(at(2)));
+    session.handle(at(3), Input::Octets(b"o"));
+    assert_eq!(session.standing(), Standing::Begun(at(2)), "who only goes on has done nothing yet");
+    session.handle(at(4), Input::Octets(b"so.com>\r\nDATA\r\n"));
+    assert_eq!(session.standing(), Standing::Busy);
+    session.handle(at(5), Input::Opened(Ok(QueueId::from_number(1).expect("positive"))));
+    assert_eq!(session.standing(), Standing::Content(at(5), 0));
+    session.handle(at(6), Input::Octets(b"\r\ntext\r\n"));
+    assert_eq!(session.standing(), Standing::Content(at(5), 8));
+    session.handle(at(7), Input::Octets(b".\r\n"));
+    assert_eq!(session.standing(), Standing::Busy);
+    session.handle(at(8), Input::Kept(Ok(())));
+    assert_eq!(session.standing(), Standing::Idle(at(8)));
 }
 
 #[test]
