@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::{socket, web};
 use crate::config::Config;
 use crate::smtp::{EnhancedStatus, Reply};
 use crate::telemetry;
 
 /// Connections that are told why they are refused, at a time; further ones are told in passing.
 pub(super) const TURNED_AWAY: usize = 32;
-/// The databases with their readers, the log, certificates, tokens, the runtime, 64 operators at their socket, and something to spare.
-const HOUSEHOLD: u64 = 128;
+/// The databases with their readers, the log, certificates, tokens, the runtime, and something to spare.
+const HOUSEHOLD: usize = 64;
 /// The connection and the file of a message that comes in or goes out.
 const EACH: u64 = 2;
 /// How long accepting rests where nothing else can be done.
@@ -52,7 +53,8 @@ pub(super) fn provide(config: &mut Config) {
 
 fn beside_sessions(config: &Config) -> u64 {
     let upstream: usize = config.schedule.accounts.iter().map(|account| account.connections).sum();
-    HOUSEHOLD + (TURNED_AWAY + config.listeners.len()) as u64 + EACH * upstream as u64
+    let page = if config.admin.listen.is_empty() { 0 } else { web::CONNECTIONS + config.admin.listen.len() };
+    (HOUSEHOLD + TURNED_AWAY + config.listeners.len() + socket::CONNECTIONS + page) as u64 + EACH * upstream as u64
 }
 
 /// A descriptor in reserve, for one listener.

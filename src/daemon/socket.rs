@@ -34,7 +34,7 @@ use crate::admin::Operator;
 /// Read and write for the relay's own user and group.
 const MODE: u32 = 0o660;
 /// Connections at a time.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 /// How long a connection may last: far beyond what an answer takes.
 const LIFETIME: Duration = Duration::from_secs(600);
 /// Connections that wait to be accepted.

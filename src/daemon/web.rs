@@ -29,7 +29,7 @@ use crate::config::Admin;
 use crate::telemetry;
 
 /// Connections at a time; a browser opens some six for a page.
-const CONNECTIONS: usize = 192;
+pub(super) const CONNECTIONS: usize = 192;
 /// How long a connection may last. A page that is cut off comes again by itself.
 const LIFETIME: Duration = Duration::from_secs(3_600);
 /// How long a TLS handshake may take.
