@@ -185,6 +185,8 @@ fn the_effective_configuration_is_a_configuration_with_the_same_meaning() {
         host = "smtp.example.net"
         tls = "implicit"
         sender = "noreply@contoso.com"
+        size_over = "10 MiB"
+        message_size = "50 MiB"
         clients = ["devices"]
         [[reply]]
         name = "mine"
