@@ -6,6 +6,7 @@ mod samples;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use samples::{SIZES, accept, id, is_intact, settled, start};
 use serde_json::Value;
 use support::client::Client;
 use support::relay::Relay;
-use support::{World, mail, until};
+use support::{World, mail, snapshot, until};
 
 /// Messages in a queue; a third of them with contents in files.
 const MESSAGES: i64 = 30;
@@ -162,8 +163,10 @@ impl Said {
 fn what_is_restored_is_what_was_queued_and_is_held_until_somebody_knows() {
     let bed = Bed::with(MESSAGES);
     let before = bed.queued();
+    let folder = bed.0.path().display().to_string();
     let said = bed.run("backup --to DIR/backup").ok();
     assert!(said.contains("30 messages in 60 deliveries") && said.contains("verified"), "{said}");
+    snapshot::same("backup", &said, &[(&folder, "DIR")]);
     // Two leave after that, and the disk is lost.
     support::runtime().block_on(async {
         let spool = bed.open();
@@ -175,6 +178,7 @@ fn what_is_restored_is_what_was_queued_and_is_held_until_somebody_knows() {
     fs::remove_dir_all(bed.path("data")).expect("lost");
     let said = bed.run("restore --from DIR/backup").ok();
     assert!(said.contains("All of it is held") && said.contains("Budgets count as used up"), "{said}");
+    snapshot::same("restore", &said, &[(&folder, "DIR")]);
     let after = bed.queued();
     assert_eq!(after.len(), before.len());
     for (before, after) in before.iter().zip(&after) {
@@ -374,6 +378,9 @@ fn fsck_finds_what_is_wrong_and_moves_it_where_nothing_is_lost() {
         assert!(said.out.contains(&words), "{words:?} is not in {}", said.out);
     }
     assert_eq!(said.status, 1);
+    let mut lines: Vec<&str> = said.out.lines().collect();
+    lines.sort_unstable();
+    snapshot::same("fsck", &lines.join("\n"), &[(&bed.0.path().display().to_string(), "DIR")]);
     bed.run("fsck --repair").ok();
     is_repaired(&bed);
     assert!(bed.run("fsck").ok().contains(": sound"));
@@ -401,6 +408,38 @@ fn a_repair_that_is_killed_loses_nothing_and_is_finished_by_the_next() {
         bed.run("fsck --repair").ok();
         is_repaired(bed);
     });
+}
+
+/// Of nobody else's than the data directory's owner: what root has written there would be in the relay's way.
+fn is_of_one_owner(dir: &Path) {
+    let owner = fs::metadata(dir).expect("a directory").uid();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("an entry").path();
+            let facts = fs::symlink_metadata(&path).expect("facts");
+            assert_eq!(facts.uid(), owner, "{}", path.display());
+            folders.extend(facts.is_dir().then_some(path));
+        }
+    }
+}
+
+#[test]
+fn what_root_restores_brings_in_or_repairs_is_the_relays_own() {
+    let bed = flawed();
+    bed.run("queue export --all --to DIR/mail");
+    bed.run("backup --to DIR/backup").refused(1, "30 messages");
+    if rustix::process::geteuid().is_root() {
+        // Nobody's uid on Debian. Who is not root owns what he makes in any case.
+        let given = Command::new("chown").args(["-R", "65534:65534"]).arg(bed.path("data")).status().expect("chown");
+        assert!(given.success());
+    }
+    bed.run("fsck --repair").ok();
+    is_of_one_owner(&bed.path("data"));
+    bed.run("queue import DIR/mail");
+    is_of_one_owner(&bed.path("data"));
+    bed.run("restore --from DIR/backup").ok();
+    is_of_one_owner(&bed.path("data"));
 }
 
 #[test]
@@ -530,7 +569,6 @@ fn nothing_of_a_restored_queue_goes_before_it_is_released_and_budget_is_free() {
 
     // Whoever knows that nothing was sent since says so.
     world.relay.kill();
-    fs::remove_dir_all(world.setup.data_dir()).expect("lost");
     let line = format!("restore --from {backup} --in-doubt resend --budgets backup");
     let said = Said::of(command(&config, &line).output().expect("it runs")).ok();
     assert!(said.contains("Budgets are as they were in the backup"), "{said}");

@@ -74,7 +74,7 @@ fn free() -> SocketAddr {
 
 /// Strangers may connect to this listener, and loopback is strange to it.
 fn strange(setup: Setup, listener: SocketAddr) -> Setup {
-    setup.listener(&listener.to_string()).networks("10.0.0.0/8")
+    setup.listener(&listener.to_string()).networks("127.3.0.0/16")
 }
 
 #[test]
@@ -338,8 +338,7 @@ fn a_message_that_cannot_be_sent_says_why_before_anything_is_queued() {
     let (status, _, err) = send_test(&config, "--to you@contoso.com --account other@contoso.com");
     assert_eq!((status, err.contains("there are hve01@contoso.com")), (64, true), "{err}");
     let (status, _, err) = send_test(&config, "--to you@contoso.com");
-    // The machine's own address may be in 10.0.0.0/8; then the client's rules speak.
-    assert_eq!((status, err.contains("add a [[client]]") || err.contains("allowed_senders")), (1, true), "{err}");
+    assert_eq!((status, err.contains("add a [[client]]")), (1, true), "{err}");
     assert_eq!(world.relay.logged(|line| line["event"] == "accepted").len(), 0);
 }
 

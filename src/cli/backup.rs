@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Problems};
 use crate::daemon;
 use crate::mail::AccountName;
-use crate::store::sqlite::{self, MayHaveLeft, Restored};
+use crate::store::sqlite::{self, Budgets, MayHaveLeft, Restored};
 use crate::store::{Anchor, BudgetRow, Ledger};
 
 /// What is copied, and where to.
@@ -42,16 +42,17 @@ pub(super) struct Restore {
     from: PathBuf,
     #[command(flatten)]
     doubt: Doubt,
-    /// What counts as used of the accounts' limits, where the queue that is replaced cannot tell.
-    #[arg(long, value_name = "WHAT", default_value = "used-up")]
-    budgets: Budgets,
+    /// What counts as used of the accounts' limits.
+    #[arg(long, value_name = "WHAT", default_value = "known")]
+    budgets: Used,
 }
 
 /// See [`Restore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Budgets {
-    /// All of it, as of now: no limit is exceeded, and a limit of a day is free only a day later.
-    UsedUp,
+enum Used {
+    /// What the queue that is replaced has. If that cannot be read, all of it as of now: no limit is exceeded, and a limit of a day is free only
+    /// a day later.
+    Known,
     /// What was used when the backup was made: mail goes at once, and the server may refuse some, because of what was sent since.
     Backup,
 }
@@ -145,11 +146,11 @@ pub(super) fn restore(arguments: &Restore) -> ExitCode {
     let spinner = ProgressBar::new_spinner();
     let data_dir = &config.store.data_dir;
     let told = |what: &str| spinner.set_message(what.to_owned());
-    let fallback = |ledger: &Ledger| match (arguments.budgets, &ledger.anchor) {
-        (Budgets::Backup, Some(anchor)) => (ledger.budget.clone(), anchor.clone()),
-        _ => used_up(&config, ledger),
+    let budgets = |ledger: &Ledger, present: Option<Budgets>| match (arguments.budgets, &ledger.anchor) {
+        (Used::Backup, Some(anchor)) => (ledger.budget.clone(), anchor.clone()),
+        _ => present.unwrap_or_else(|| used_up(&config, ledger)),
     };
-    let restored = sqlite::restore(&arguments.from, data_dir, arguments.doubt.mail.into(), fallback, told);
+    let restored = sqlite::restore(&arguments.from, data_dir, arguments.doubt.mail.into(), budgets, told);
     spinner.finish_and_clear();
     match restored {
         Ok(restored) => {
@@ -175,9 +176,9 @@ fn tell(data_dir: &Path, arguments: &Restore, Restored { manifest, kept, history
         Choice::Resend => "All of it is sent when the relay starts; what was delivered since comes twice.",
     });
     line(match (budgets_known, arguments.budgets) {
-        (true, _) => "Budgets are as the replaced queue had them.",
-        (false, Budgets::Backup) => "Budgets are as they were in the backup; what was sent since is not counted.",
-        (false, Budgets::UsedUp) => {
+        (_, Used::Backup) => "Budgets are as they were in the backup; what was sent since is not counted.",
+        (true, Used::Known) => "Budgets are as the replaced queue had them.",
+        (false, Used::Known) => {
             "Budgets count as used up as of now, because nobody knows what was sent since: limits of a minute are free in a minute, those of a day in \
              a day. If little was sent since, restore it once more with --budgets backup."
         }
@@ -191,7 +192,7 @@ fn tell(data_dir: &Path, arguments: &Restore, Restored { manifest, kept, history
 }
 
 /// All limits, with nothing of them free.
-fn used_up(config: &Config, ledger: &Ledger) -> (Vec<BudgetRow>, Anchor) {
+fn used_up(config: &Config, ledger: &Ledger) -> Budgets {
     let clock = Clock::start();
     let (at, boot) = clock.reading();
     let accounts = config.schedule.accounts.iter().map(|account| (Some(&account.name), &account.limits));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::letters;
-use super::place::{Place, private_directories, sync_directory};
+use super::place::{Given, Place, private_directories, sync_directory};
 use super::read::{self, length_of};
 use super::{OpenError, backup, schema, versions};
 use crate::mail::QueueId;
@@ -122,6 +122,7 @@ pub fn inspect(data_dir: &Path, running: bool, mut told: impl FnMut(&str)) -> Re
 /// If the directory is in use, or a file cannot be written or moved. What was done until then is whole.
 pub fn repair(data_dir: &Path, flaws: Vec<Flaw>) -> Result<(Vec<PathBuf>, Vec<Flaw>), OpenError> {
     let (place, _lock) = Place::take(data_dir)?;
+    let _given = Given(data_dir);
     let trouble = |what: &'static str| move |source| OpenError::Directory { what, dir: data_dir.to_owned(), source };
     let lost = data_dir.join("lost+found");
     let (left, flaws): (Vec<Flaw>, Vec<Flaw>) = flaws.into_iter().partition(|flaw| matches!(flaw, Flaw::Database { .. }));

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::incoming::ROW_MAX;
-use super::place::{Doomed, Place, create_file, private_directories, sync_directory};
+use super::place::{Doomed, Given, Place, create_file, private_directories, sync_directory};
 use super::statements::{self, Stored};
 use super::{MayHaveLeft, OpenError, read, schema};
 use crate::clock::Timestamp;
@@ -237,6 +237,7 @@ fn envelope(connection: &Connection, id: QueueId) -> rusqlite::Result<Option<Env
 /// If the data directory is in use or cannot be written. What was brought in until then stays.
 pub fn import(data_dir: &Path, from: &Path, mail: MayHaveLeft, mut told: impl FnMut(u64, u64)) -> Result<Imported, OpenError> {
     let (place, _lock) = Place::take(data_dir)?;
+    let _given = Given(data_dir);
     let connection = schema::open(&place.database())?;
     let trouble = |what: &'static str, dir: &Path| {
         let dir = dir.to_owned();

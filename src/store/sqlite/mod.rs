@@ -39,7 +39,7 @@ pub use letters::{Imported, NotALetter, export, import};
 pub use manifest::{Manifest, NotABackup};
 pub use place::{Holder, holder, network_file_system};
 pub use recover::{Damaged, Recovered};
-pub use restore::{MayHaveLeft, RestoreError, Restored, restore};
+pub use restore::{Budgets, MayHaveLeft, RestoreError, Restored, restore};
 
 use std::fs::File;
 use std::io;

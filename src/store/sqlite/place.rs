@@ -17,7 +17,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use super::OpenError;
@@ -152,6 +152,39 @@ impl std::fmt::Display for Holder {
             None => f.write_str("another process"),
         }
     }
+}
+
+/// Gives all that is in a data directory to whom the directory belongs, when this is dropped: whoever replaces or repairs it may be root, and the
+/// relay is not.
+#[derive(Debug)]
+pub(super) struct Given<'a>(pub(super) &'a Path);
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        // Root may do that, and nobody else has to.
+        let _ = give(self.0);
+    }
+}
+
+fn give(dir: &Path) -> io::Result<()> {
+    let owner = fs::metadata(dir)?;
+    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+        return Ok(());
+    }
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let facts = entry.metadata()?;
+            if facts.uid() != owner.uid() {
+                lchown(entry.path(), Some(owner.uid()), Some(owner.gid()))?;
+            }
+            if facts.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A file that is removed when this is dropped, unless it was kept.

@@ -11,14 +11,14 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 
 use super::backup::{BackupError, copy_file};
 use super::manifest::{Manifest, NotABackup};
-use super::place::{Place, create_file, sync_directory};
+use super::place::{Given, Place, create_file, sync_directory};
 use super::{OpenError, read, schema, statements};
 use crate::clock::Timestamp;
 use crate::store::{Anchor, BudgetRow, Ledger};
@@ -36,6 +36,9 @@ pub enum MayHaveLeft {
     /// It is sent, and somebody may get it twice.
     Resend,
 }
+
+/// What is used of the budgets, and of when that is.
+pub type Budgets = (Vec<BudgetRow>, Anchor);
 
 /// Why a backup was not restored. The text is for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -74,11 +77,11 @@ pub struct Restored {
     pub kept: Option<PathBuf>,
     /// The history is the backup's: there was none, or it was damaged.
     pub history: bool,
-    /// The budgets are those of the queue that was replaced; else what the caller said.
+    /// The queue that was replaced could tell what is used of the budgets.
     pub budgets_known: bool,
 }
 
-/// Restores. `unknown` makes of the backup's ledger what counts as used where the present one cannot be read. `told` hears what is being done.
+/// Restores. `budgets` says what counts as used: it gets the backup's ledger, and what the queue that is replaced has, if that can be read. `told` hears what is being done.
 ///
 /// # Errors
 /// Before the mark is set nothing has changed; after that no relay starts until a restore has come to its end.
@@ -86,12 +89,13 @@ pub fn restore(
     from: &Path,
     data_dir: &Path,
     mail: MayHaveLeft,
-    unknown: impl FnOnce(&Ledger) -> (Vec<BudgetRow>, Anchor),
+    budgets: impl FnOnce(&Ledger, Option<Budgets>) -> Budgets,
     mut told: impl FnMut(&str),
 ) -> Result<Restored, RestoreError> {
     told("verifying the backup");
     Manifest::verify(from, |_| {})?;
     let (place, _lock) = Place::take_unfinished(data_dir)?;
+    let _given = Given(data_dir);
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| RestoreError::File { path, source }
@@ -103,10 +107,9 @@ pub fn restore(
     told("marking what may have left");
     let present = present_budgets(&place);
     let budgets_known = present.is_some();
-    adapt(&stage, mail, manifest.taken_at, |ledger| present.unwrap_or_else(|| unknown(ledger)))?;
+    adapt(&stage, mail, manifest.taken_at, |ledger| budgets(ledger, present))?;
     let has_history = stage.join("history.db").is_file();
     let history = has_history && !is_sound(&data_dir.join("history.db"));
-    own_as(&stage, data_dir).map_err(failed(&stage))?;
 
     told("moving it into place");
     let mark = place.restoring();
@@ -142,19 +145,14 @@ fn staged(from: &Path, stage: &Path) -> io::Result<Manifest> {
 }
 
 /// What is used of the budgets now, if the queue that is replaced can tell.
-fn present_budgets(place: &Place) -> Option<(Vec<BudgetRow>, Anchor)> {
+fn present_budgets(place: &Place) -> Option<Budgets> {
     place.database().is_file().then_some(())?;
     let ledger = read::ledger(&schema::open_for_reading(&place.database()).ok()?).ok()?;
     Some((ledger.budget, ledger.anchor?))
 }
 
 /// Brings the copied queue up to this version, and makes of it what a queue is that may have been sent already.
-fn adapt(
-    stage: &Path,
-    mail: MayHaveLeft,
-    taken_at: i64,
-    budgets: impl FnOnce(&Ledger) -> (Vec<BudgetRow>, Anchor),
-) -> Result<(), RestoreError> {
+fn adapt(stage: &Path, mail: MayHaveLeft, taken_at: i64, budgets: impl FnOnce(&Ledger) -> Budgets) -> Result<(), RestoreError> {
     let connection = schema::open(&Place::at(stage).database())?;
     let (rows, anchor) = budgets(&read::ledger(&connection)?);
     let transaction = connection.unchecked_transaction()?;
@@ -176,21 +174,6 @@ fn adapt(
 fn is_sound(database: &Path) -> bool {
     let check = |connection: Connection| connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     database.is_file() && schema::open_for_reading(database).and_then(check).is_ok_and(|verdict| verdict == "ok")
-}
-
-/// Gives everything to whom the data directory belongs: who restores may be root.
-fn own_as(path: &Path, data_dir: &Path) -> io::Result<()> {
-    let owner = fs::metadata(data_dir)?;
-    if owner.uid() == rustix::process::geteuid().as_raw() {
-        return Ok(());
-    }
-    chown(path, Some(owner.uid()), Some(owner.gid()))?;
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            own_as(&entry?.path(), data_dir)?;
-        }
-    }
-    Ok(())
 }
 
 fn create_mark(mark: &Path) -> io::Result<()> {
@@ -215,7 +198,6 @@ fn set_aside(data_dir: &Path, history: bool) -> io::Result<Option<PathBuf>> {
     let kept = (1..).map(|number| data_dir.join(format!("before-restore-{number}"))).find(|path| !path.exists());
     let kept = kept.ok_or(io::ErrorKind::AlreadyExists)?;
     DirBuilder::new().mode(0o700).create(&kept)?;
-    own_as(&kept, data_dir)?;
     for name in there {
         fs::rename(data_dir.join(&name), kept.join(&name))?;
     }
