@@ -71,6 +71,7 @@ impl Relay {
             match self.scheduler.next(self.now) {
                 Some(Decision::Attempt { delivery, recipients, .. }) => break (delivery, recipients),
                 Some(Decision::Expire { .. }) => self.add(),
+                Some(Decision::Probe { .. }) => unreachable!("nobody is suspended"),
                 None => self.now = self.scheduler.deadline(self.now).expect("a moment at which one may go"),
             }
         };

@@ -355,6 +355,9 @@ fn an_application_without_its_permission_alarms_and_keeps_the_mail() {
     send(&mut client, "kept");
     let refused = relay.wait_for("the refusal", |line| text(line, "reason").contains("5.7.144"));
     assert!(text(&refused, "advice").contains("Mail.Send"), "{refused}");
+    assert_eq!(text(&refused, "event"), "app-paused");
+    relay.wait_for("a login without mail", |line| line["event"] == "login-tried" && text(line, "reason").contains("5.7.144"));
+    assert_eq!(relay.logged(|line| line["event"] == "alarm-raised").len(), 1, "for both of its accounts");
     tenant.issuer.set_apps(vec![with_secret()]);
     tenant.taken(&relay, 1);
     tenant.is_well(&relay);

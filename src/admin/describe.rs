@@ -1,14 +1,14 @@
 //! From the relay's own values to those that go over the wire.
 
 use super::{
-    AccountEntry, BudgetEntry, ClassEntry, ClassWait, ClientEntry, Connections, Counted, DeliveryEntry, Detail, Entry, HabitEntry, Letter,
-    Status, Time, Why, words,
+    AccountEntry, Accounts, BudgetEntry, ClassEntry, ClassWait, ClientEntry, Connections, Counted, DeliveryEntry, Detail, Entry,
+    HabitEntry, HealthEntry, Letter, Status, Time, TroubleEntry, Why, words,
 };
 use crate::budget::Usage;
 use crate::clock::Timestamp;
 use crate::intake::{ClientSettings, Count, Habit};
 use crate::mail::{Class, Kind, Message};
-use crate::schedule::{AccountStatus, ClassStatus, Counts, Wait};
+use crate::schedule::{AccountStatus, ClassStatus, Health, Scheduler, Trouble, Wait};
 use crate::store::Listed;
 
 /// A delivery in a listing.
@@ -40,7 +40,8 @@ pub fn detail(now: Timestamp, deliveries: &[(Listed, Option<Wait>)]) -> Option<D
 }
 
 /// The state in one look.
-pub fn status(now: Timestamp, version: &str, counts: Counts, doubts: u64, classes: &[ClassStatus], tenant: &[Usage]) -> Status {
+pub fn status(now: Timestamp, version: &str, doubts: u64, scheduler: &Scheduler) -> Status {
+    let (counts, classes, tenant) = (scheduler.counts(), scheduler.classes(now), scheduler.tenant(now));
     let class = |status: &ClassStatus| ClassEntry {
         priority: status.priority.to_string(),
         class: status.class.to_string(),
@@ -56,6 +57,31 @@ pub fn status(now: Timestamp, version: &str, counts: Counts, doubts: u64, classe
         in_doubt: doubts,
         classes: classes.iter().map(class).collect(),
         tenant: tenant.iter().map(budget).collect(),
+        troubles: troubles(now, scheduler),
+    }
+}
+
+/// Every account.
+pub fn accounts(now: Timestamp, scheduler: &Scheduler) -> Accounts {
+    let accounts = scheduler.accounts(now).iter().map(account).collect();
+    Accounts { now: Time(now), accounts, troubles: troubles(now, scheduler) }
+}
+
+fn troubles(now: Timestamp, scheduler: &Scheduler) -> Vec<TroubleEntry> {
+    let trouble = |Trouble { who, health: it }: &Trouble| TroubleEntry { whose: words::whose(who), health: health(it) };
+    scheduler.troubles(now).iter().map(trouble).collect()
+}
+
+fn health(health: &Health) -> HealthEntry {
+    HealthEntry {
+        state: health.state.as_str().to_owned(),
+        class: health.class.map(|class| class.to_string()),
+        since: health.since.map(Time),
+        until: health.until.map(Time),
+        kind: health.kind.clone(),
+        reason: health.reason.clone(),
+        advice: health.advice.clone(),
+        logins: health.logins,
     }
 }
 
@@ -90,7 +116,8 @@ pub fn account(status: &AccountStatus) -> AccountEntry {
         reason: first.map(|why| why.reason.clone()).unwrap_or_default(),
         advice: first.map(|why| why.advice.clone()).unwrap_or_default(),
         until: first.and_then(|why| why.until),
-        connections: Connections { in_use: status.active, max: status.connections },
+        health: health(&status.health),
+        connections: Connections { in_use: status.active, max: status.connections, configured: status.configured },
         waits: waits.into_iter().map(|(class, why)| ClassWait { class: class.to_string(), why }).collect(),
         budgets: status.usage.iter().map(budget).collect(),
     }
@@ -165,6 +192,8 @@ mod tests {
                 route: RouteName::new("hve"),
                 active: 1,
                 connections: 4,
+                configured: 4,
+                health: Health::GOOD,
                 waits,
                 usage: vec![],
                 suspended: None,

@@ -56,7 +56,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use access::{Access, AccessSettings};
-pub use describe::{account, client, detail, entry, status};
+pub use describe::{account, accounts, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
 pub use flow::{FailureEntry, Flow, Minute, Minutes};
 pub use gate::{Peer, Session, gated};
@@ -69,7 +69,8 @@ pub use past::{
 pub use routes::router;
 pub use values::{
     AccountEntry, Accounts, BudgetEntry, Changed, ClassEntry, ClassWait, ClientEntry, Clients, Connections, Counted, DeliveryEntry, Detail,
-    Entry, ErrorText, HabitEntry, Letter, ListQuery, Page, Reloaded, Selection, Status, Suspend, Time, Totals, WaitsFor, Why,
+    Entry, ErrorText, HabitEntry, HealthEntry, Letter, ListQuery, Page, Reloaded, Selection, Status, Suspend, Time, Totals, TroubleEntry,
+    WaitsFor, Why,
 };
 pub use words::waits_for;
 

@@ -146,7 +146,7 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Connections, Counted};
+    use crate::admin::{Connections, Counted, HealthEntry};
 
     fn account(state: &str) -> AccountEntry {
         AccountEntry {
@@ -156,7 +156,8 @@ mod tests {
             reason: if state == "ready" { String::new() } else { "hve01@contoso.com is suspended: audit".to_owned() },
             advice: String::new(),
             until: None,
-            connections: Connections { in_use: 0, max: 4 },
+            connections: Connections { in_use: 0, max: 4, configured: 4 },
+            health: HealthEntry::default(),
             waits: Vec::new(),
             budgets: Vec::new(),
         }
@@ -180,8 +181,15 @@ mod tests {
 
     fn said(ready: usize, held: usize, under_way: usize, waits: &[WaitingEntry], accounts: &[AccountEntry], sent: u32) -> String {
         let queue = Counted { under_way, ready, deferred: 0, held };
-        let status =
-            Status { now: Time(Timestamp::default()), version: String::new(), queue, in_doubt: 0, classes: vec![], tenant: vec![] };
+        let status = Status {
+            now: Time(Timestamp::default()),
+            version: String::new(),
+            queue,
+            in_doubt: 0,
+            classes: vec![],
+            tenant: vec![],
+            troubles: vec![],
+        };
         let minutes = Minutes { sent: vec![sent], ..Minutes::default() };
         let (word, sentence, details) = judge(&status, waits, accounts, &minutes);
         format!("{word}: {sentence} {details}").trim_end().to_owned()

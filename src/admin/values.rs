@@ -225,6 +225,40 @@ pub struct Status {
     pub classes: Vec<ClassEntry>,
     /// The budgets that all accounts share.
     pub tenant: Vec<BudgetEntry>,
+    /// Trouble of more than one account.
+    #[serde(default)]
+    pub troubles: Vec<TroubleEntry>,
+}
+
+/// Trouble of more than one account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleEntry {
+    /// Whose: `tenant`, or `app` or `route` with its name behind a blank.
+    pub whose: String,
+    /// What.
+    #[serde(flatten)]
+    pub health: HealthEntry,
+}
+
+/// How an account, or more, stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthEntry {
+    /// `healthy`, `reduced`, `probing`, `closed` or `suspended`.
+    pub state: String,
+    /// For mail of this class only: `internal` or `external`.
+    pub class: Option<String>,
+    /// Since when it is not healthy.
+    pub since: Option<Time>,
+    /// When that can change by itself: a closed one opens, a suspended one is tried, a reduced one uses one connection more.
+    pub until: Option<Time>,
+    /// The kind of trouble: an entry of the catalogue, see `hve-relay explain`; empty if it is healthy.
+    pub kind: String,
+    /// What was met.
+    pub reason: String,
+    /// Who must do what; empty if it passes by itself.
+    pub advice: String,
+    /// Logins that were tried in this trouble.
+    pub logins: u32,
 }
 
 /// How many deliveries are where.
@@ -294,6 +328,9 @@ pub struct Accounts {
     pub now: Time,
     /// The accounts.
     pub accounts: Vec<AccountEntry>,
+    /// Trouble of more than one account.
+    #[serde(default)]
+    pub troubles: Vec<TroubleEntry>,
 }
 
 /// An account as it stands.
@@ -311,6 +348,8 @@ pub struct AccountEntry {
     pub advice: String,
     /// The earliest moment at which it can change; none: it is ready, or it is not a matter of time.
     pub until: Option<Time>,
+    /// How it stands by itself, trouble that it shares with others apart.
+    pub health: HealthEntry,
     /// Its connections.
     pub connections: Connections,
     /// The classes that wait; a ready account may have one.
@@ -324,8 +363,10 @@ pub struct AccountEntry {
 pub struct Connections {
     /// In use.
     pub in_use: usize,
-    /// Those that it may have.
+    /// Those that it may have now: fewer than configured where the server takes no more.
     pub max: usize,
+    /// Those that are configured.
+    pub configured: usize,
 }
 
 /// What mail of one class waits for at an account.

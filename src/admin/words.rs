@@ -3,7 +3,7 @@
 use super::{Time, WaitsFor, Why};
 use crate::budget::LimitName;
 use crate::mail::AccountName;
-use crate::schedule::{Reason, Wait};
+use crate::schedule::{Reason, Wait, Who};
 
 /// What a reason is about, in one word.
 pub fn waits_for(reason: &Reason) -> WaitsFor {
@@ -53,6 +53,16 @@ pub(super) fn of_account(name: &AccountName, wait: &Wait) -> Why {
         _ => return of_delivery(wait, "", ""),
     };
     Why { reason, advice, ..of_delivery(wait, "", "") }
+}
+
+/// Whose trouble it is.
+pub(super) fn whose(who: &Who) -> String {
+    match who {
+        Who::Account(account) => format!("account {account}"),
+        Who::App(app) => format!("app {app}"),
+        Who::Route(route) => format!("route {route}"),
+        Who::Tenant => "tenant".to_owned(),
+    }
 }
 
 /// Why a delivery waits that the store has and the scheduler does not: it is just coming or going.

@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::control::{Contact, Failure, encoded};
-use super::show::{self, Lines, line, moment, table};
-use crate::admin::{AccountEntry, Accounts, BudgetEntry, Suspend, Time};
+use super::show::{self, Lines, line, many, moment, table};
+use crate::admin::{AccountEntry, Accounts, BudgetEntry, HealthEntry, Suspend, Time, TroubleEntry};
 
 /// Columns of the terminal from which each fact has a column of its own.
 const WIDE: u16 = 120;
@@ -61,6 +61,9 @@ fn list(contact: &Contact, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let now = accounts.now;
+    for trouble in &accounts.troubles {
+        line(format_args!("{}", whose(trouble, now)));
+    }
     if show::width() >= WIDE {
         let rows = accounts.accounts.iter().map(|account| {
             let (used, free) = limits(account, now).into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
@@ -85,10 +88,47 @@ fn state(account: &AccountEntry, now: Time) -> String {
     let until = |until: Option<Time>| until.map(|until| format!(" until {}", moment(until, now))).unwrap_or_default();
     let mut lines = vec![format!("{}{}", account.state, until(account.until))];
     lines.extend([&account.reason, &account.advice].into_iter().filter(|text| !text.is_empty()).cloned());
+    if account.health.state != "healthy" {
+        lines.push(health(&account.health, now));
+        for text in [&account.health.reason, &account.health.advice] {
+            if !text.is_empty() && !lines.contains(text) {
+                lines.push(text.clone());
+            }
+        }
+    }
     if account.state == "ready" {
         lines.extend(account.waits.iter().map(|wait| format!("{} mail waits{}: {}", wait.class, until(wait.why.until), wait.why.reason)));
     }
     lines.join("\n")
+}
+
+/// How it stands, since when, and what comes next.
+fn health(health: &HealthEntry, now: Time) -> String {
+    let class = health.class.as_ref().map(|class| format!(" for {class} mail")).unwrap_or_default();
+    let since = health.since.map(|since| format!(" since {}", moment(since, now))).unwrap_or_default();
+    let logins = match health.logins {
+        0 => String::new(),
+        logins => format!(", {} tried", many(u64::from(logins), "login", "logins")),
+    };
+    let next = health.until.map(|until| {
+        let what = match health.state.as_str() {
+            "suspended" => "next login",
+            "reduced" => "one connection more",
+            _ => "until",
+        };
+        format!(", {what} {}", moment(until, now))
+    });
+    format!("{}{class}{since}{logins}{}", health.state, next.unwrap_or_default())
+}
+
+/// Trouble of more than one account, in a line or more.
+pub(super) fn whose(trouble: &TroubleEntry, now: Time) -> String {
+    let TroubleEntry { whose, health: it } = trouble;
+    let mut text = format!("{} is {}: {}", show::printable(whose), health(it, now), show::printable(&it.reason));
+    if !it.advice.is_empty() {
+        text.push_str(&format!("\n  {}", show::printable(&it.advice)));
+    }
+    text
 }
 
 /// Each limit as used/max, and when the first of what is used is free again; empty if nothing is.

@@ -127,9 +127,13 @@ fn consequences(judgement: &Judgement, entry: &Entry, settings: &Settings) -> St
 }
 
 fn mail(judgement: &Judgement, entry: &Entry, settings: &Settings) -> String {
-    let later = format!("is tried again after {}, and less and less often", format_duration(settings.retry_min));
+    let at_once = if judgement.elsewhere { "is tried once at once, on another account or connection, and then" } else { "is tried again" };
+    let later = format!("{at_once} after {}, and less and less often", format_duration(settings.retry_min));
     let failed = judgement.outcomes.first().is_some_and(|outcome| outcome.disposition == Disposition::Failed);
     match (judgement.rest, &judgement.pause) {
+        _ if !judgement.doubtful.is_empty() => {
+            "is tried again, on another account at once; fails once other mail shows that the account is well".to_owned()
+        }
         _ if failed && entry.action == Action::Reroute => {
             "goes by the next route that takes it; without one it fails, and its author is told".to_owned()
         }
@@ -164,10 +168,16 @@ fn account(pause: Option<&Pause>, settings: &Settings) -> String {
     };
     let what = match pause.length {
         PauseLength::For(length) => format!("takes no {which} for {}", format_duration(length)),
-        PauseLength::BackOff | PauseLength::FewerConnections => step_by_step(),
+        PauseLength::BackOff => step_by_step(),
+        PauseLength::FewerConnections => format!(
+            "uses fewer connections at a time than it did, and one more again after {}, and so on; if it used one, it {}",
+            format_duration(settings.pause_max),
+            step_by_step()
+        ),
         PauseLength::Suspended => format!(
-            "takes no {which} until the operator has acted; every {} one message tries whether it does again",
-            format_duration(pause.every.unwrap_or(settings.probe))
+            "takes no {which} until the operator has acted; every {} a login without mail tries whether it does again{}",
+            format_duration(pause.every.unwrap_or(settings.probe)),
+            if pause.step > Step::Auth { ", and then a single message" } else { "" }
         ),
     };
     let counted =
@@ -204,13 +214,17 @@ mod tests {
             ("550 5.7.240 The application is not allowed", "mail", &["app-not-allowed", "Add-HVEAppAccess", "every 5m"]),
             ("550 5.7.750 blocked", "rcpt", &["tenant-blocked: tenant's", "rests with all accounts of the tenant", "wait too"]),
             ("450 4.5.104 rate", "end-of-data", &["external-rate", "no external mail for 1m", "external_per_minute is limited"]),
-            ("432 4.3.2 Concurrent connections limit exceeded", "end-of-data", &["longer each time", "others       go on"]),
+            (
+                "432 4.3.2 Concurrent connections limit exceeded",
+                "end-of-data",
+                &["uses fewer connections", "longer each time", "others       go on"],
+            ),
             ("550 5.1.10 not found", "rcpt", &["fails for this recipient"]),
             ("550 5.7.62 not you", "mail", &["waits for an operator"]),
             ("550 5.7.703 blocked", "end-of-data", &["to each recipient by itself"]),
             ("550 5.5.105 External sending is not supported", "rcpt", &["external-not-supported", "next route that takes it"]),
-            ("550 5.9.9 no", "end-of-data", &["unknown-permanent: no entry", "basic code counts", "fails, and its author is told"]),
-            ("550 4.9.9 no", "end-of-data", &["unknown-transient", "doubt defers", "after 1m"]),
+            ("550 5.9.9 no", "end-of-data", &["unknown-permanent: no entry", "basic code counts", "fails once other mail shows"]),
+            ("550 4.9.9 no", "end-of-data", &["unknown-transient", "doubt defers", "on another account or connection", "after 1m"]),
             ("554 5.3.2 no", "greeting", &["unknown-permanent", "as soon as the pause is over", "all accounts of this server"]),
         ] {
             let said = said(line, Some(step));
@@ -222,7 +236,7 @@ mod tests {
 
     #[test]
     fn tells_steps_together_at_which_the_same_happens() {
-        let said = said("535 5.7.3 Authentication unsuccessful", None);
+        let said = said("450 4.5.127 Excessive message rate from sender", None);
         assert_eq!(said.matches("  at ").count(), 1, "{said}");
         assert!(said.contains("at greeting, EHLO, STARTTLS, AUTH, MAIL FROM, RCPT TO, DATA, sending the content, end of data:"), "{said}");
     }

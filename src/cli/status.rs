@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::accounts::whose;
 use super::control::{Contact, Failure};
 use super::show::{self, Lines, line, many, moment, past, table};
 use crate::admin::{AccountEntry, Accounts, Status};
@@ -31,7 +32,10 @@ fn show(contact: &Contact, json: bool) -> Result<(), Failure> {
     }
     let accounts: Accounts = contact.get("/v1/accounts")?;
     let now = status.now;
-    line(format_args!("hve-relay {}, {}", status.version, standing(&accounts.accounts)));
+    line(format_args!("hve-relay {}, {}", status.version, standing(&accounts)));
+    for trouble in &status.troubles {
+        line(format_args!("{}", whose(trouble, now)));
+    }
     let queue = &status.queue;
     line(format_args!(
         "queue: {} under way, {} ready, {} deferred, {} held",
@@ -67,10 +71,12 @@ fn show(contact: &Contact, json: bool) -> Result<(), Failure> {
 }
 
 /// How many accounts take mail, and which do not.
-fn standing(accounts: &[AccountEntry]) -> String {
+fn standing(Accounts { accounts, troubles, .. }: &Accounts) -> String {
     let (ready, others): (Vec<_>, Vec<_>) = accounts.iter().partition(|account| account.state == "ready");
     let mut text = format!("{} of {} ready", ready.len(), many(accounts.len() as u64, "account", "accounts"));
-    for account in others {
+    // Twenty accounts with the same trouble have one, and it is told once.
+    let told = |account: &AccountEntry| troubles.iter().any(|trouble| trouble.health.reason.ends_with(&account.reason));
+    for account in others.into_iter().filter(|account| !told(account)) {
         text.push_str(&format!("\n  {} is {}: {}", account.name, account.state, show::printable(&account.reason)));
     }
     text

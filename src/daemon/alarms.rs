@@ -14,7 +14,7 @@ use super::dispatch::Event;
 use super::{Phase, Shared, sleep};
 use crate::clock::Timestamp;
 use crate::intake::Addressee;
-use crate::mail::{AccountName, ClientName};
+use crate::mail::ClientName;
 use crate::notice::{self, Alarm, AlarmChange, Alarms, Settings, Standing, alarm_mail};
 use crate::reply::PauseLength;
 use crate::schedule::{AccountSettings, Change, Who};
@@ -34,11 +34,12 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// With what the store knows of alarms that still have something to be about.
-    pub(super) fn new(settings: &Settings, rows: Vec<AlarmRow>, accounts: &[AccountName]) -> Self {
+    /// With what the store knows of alarms. Of those whose trouble is not there any more, such as that of an account which the configuration no
+    /// longer has, nothing is told; `suspended` are those who are.
+    pub(super) fn new(settings: &Settings, rows: Vec<AlarmRow>, suspended: &[Who]) -> Self {
         let known = rows.into_iter().filter_map(|AlarmRow { name, since, why, cleared, told }| {
             let alarm: Alarm = name.parse().ok()?;
-            let gone = matches!(&alarm, Alarm::AccountSuspended(account) if !accounts.contains(account));
+            let gone = cleared.is_none() && who(&alarm).is_some_and(|who| !suspended.contains(&who));
             (!gone).then_some((alarm, Standing { since, why, cleared, told }))
         });
         let alarms = Alarms::new(settings.alarm_delay, settings.per_hour, known);
@@ -80,19 +81,42 @@ impl<S: Spool> Shared<S> {
         alarms.known().filter(|(alarm, _)| alarms.stands(alarm)).map(|(alarm, _)| alarm.clone()).collect()
     }
 
-    /// What a gate says of an account or a route.
+    /// What a gate says of an account, or of more. The tenant's alarm stands for those of its accounts.
     pub(super) fn alarm_of_gate(&self, change: &Change) {
-        let about = |who: &Who| match who {
-            Who::Account(account) => Alarm::AccountSuspended(account.clone()),
-            Who::Route(route) => Alarm::RouteSuspended(route.clone()),
-        };
         match change {
             Change::Closed { gate, pause, .. } if pause.length == PauseLength::Suspended => {
+                if *gate == Who::Tenant {
+                    let mut alarms = self.alarms.lock();
+                    let schedule = &self.setup().schedule;
+                    let members = schedule.accounts.iter().filter(|account| !schedule.apart.contains(&account.route));
+                    members.for_each(|account| alarms.withdraw(&Alarm::AccountSuspended(account.name.clone())));
+                }
                 self.alarm(about(gate), AlarmChange::Raised(format!("{}. {}", pause.reason.trim_end_matches('.'), pause.advice)));
             }
-            Change::Closed { .. } => {}
+            Change::Closed { .. } | Change::Narrowed { .. } | Change::Widened { .. } => {}
             Change::Opened { gate } => self.alarm(about(gate), AlarmChange::Cleared),
         }
+    }
+}
+
+/// The alarm of those who are suspended.
+fn about(who: &Who) -> Alarm {
+    match who {
+        Who::Account(account) => Alarm::AccountSuspended(account.clone()),
+        Who::App(app) => Alarm::AppSuspended(app.clone()),
+        Who::Route(route) => Alarm::RouteSuspended(route.clone()),
+        Who::Tenant => Alarm::TenantSuspended,
+    }
+}
+
+/// Whose suspension an alarm is about, if it is about one.
+fn who(alarm: &Alarm) -> Option<Who> {
+    match alarm {
+        Alarm::AccountSuspended(account) => Some(Who::Account(account.clone())),
+        Alarm::AppSuspended(app) => Some(Who::App(app.clone())),
+        Alarm::RouteSuspended(route) => Some(Who::Route(route.clone())),
+        Alarm::TenantSuspended => Some(Who::Tenant),
+        Alarm::DiskLow | Alarm::CertificateEnding(_) | Alarm::SecretEnding(_) | Alarm::QueueOld => None,
     }
 }
 
@@ -131,7 +155,10 @@ async fn tell<S: Spool>(shared: &Shared<S>, now: Timestamp) -> bool {
     let (untold, after) = {
         let alarms = shared.alarms.lock();
         let sends = |account: &AccountSettings| {
-            !alarms.stands(&Alarm::AccountSuspended(account.name.clone())) && !alarms.stands(&Alarm::RouteSuspended(account.route.clone()))
+            let alone = [Alarm::AccountSuspended(account.name.clone()), Alarm::RouteSuspended(account.route.clone())];
+            let app = account.app.clone().map(Alarm::AppSuspended);
+            let tenant = Some(Alarm::TenantSuspended).filter(|_| !setup.schedule.apart.contains(&account.route));
+            !alone.iter().chain(&app).chain(&tenant).any(|alarm| alarms.stands(alarm))
         };
         if !setup.schedule.accounts.iter().any(sends) {
             return false;

@@ -13,11 +13,10 @@ use super::{Phase, Setup, Shared, Upstream, doubt, history, parting};
 use crate::budget::Used;
 use crate::clock::Timestamp;
 use crate::mail::{
-    self, AccountName, Action, Content, DeliveryId, InDoubt, Kind, Message, Queued, Recipient, Reported, Rewrite, Rewritten,
+    self, AccountName, Action, Content, DeliveryId, InDoubt, Kind, Message, QueueId, Queued, Recipient, Reported, Rewrite, Rewritten,
 };
-use crate::notice::{Alarm, AlarmChange};
-use crate::reply::{self, Cause, Disposition, Judgement, Outcome, Step, Trouble};
-use crate::schedule::{Ended, Scheduler};
+use crate::reply::{self, Cause, Disposition, Judgement, Outcome, PauseLength, Step, Trouble};
+use crate::schedule::{Blame, Chance, Ended, Scheduler};
 use crate::smtp::{EnhancedStatus, Mailbox};
 use crate::store::history::{Left, Record, Tried};
 use crate::store::{Job, Settled, Settlement, Spool, StoreError};
@@ -31,8 +30,7 @@ pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(super) async fn run<S: Spool>(
     shared: Arc<Shared<S>>,
     setup: Arc<Setup>,
-    account: AccountName,
-    recipients: u16,
+    (account, recipients, chance): (AccountName, u16, Chance),
     started: Timestamp,
     mut job: Job,
 ) {
@@ -40,22 +38,46 @@ pub(super) async fn run<S: Spool>(
     let Some(upstream) = setup.accounts.get(&account) else {
         return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
     };
-    let mut course = Course { started, protection: None, passed_dsn_on: false, steps: Vec::new() };
+    if chance == Chance::Again {
+        setup.pool.renew(&account);
+    }
+    let mut course = Course { started, chance, protection: None, passed_dsn_on: false, steps: Vec::new() };
     let result = attempt(&setup, upstream, &account, &job, &mut course).await;
     if course.passed_dsn_on {
         // RFC 3461 §5.2.2: then it is for the next server to tell of success.
         job.delivery.recipients.iter_mut().filter_map(|recipient| recipient.dsn.notify.as_mut()).for_each(|notify| notify.success = false);
     }
-    let judgement = match result {
+    let mut judgement = match result {
         Ok(report) => reply::judge(&setup.catalogue, &report, job.delivery.class),
         Err(trouble) => reply::judge_open(&setup.catalogue, &trouble, job.delivery.recipients.len()),
     };
+    weigh(&shared, &account, job.message.id, &mut judgement);
     settle(&shared, (&setup, upstream), account, course, job, left_out, judgement).await;
+}
+
+/// Where a reply that nobody knows refuses a message for good: finds out, as far as that can be known, whether the message or the account is to blame.
+fn weigh<S: Spool>(shared: &Shared<S>, account: &AccountName, message: QueueId, judgement: &mut Judgement) {
+    let (now, mut suspicions) = (shared.clock.now(), shared.suspicions());
+    if judgement.outcomes.iter().any(|outcome| outcome.disposition == Disposition::Sent) {
+        suspicions.took(now, account, message);
+        return;
+    }
+    let Some(outcome) = judgement.doubtful.first().map(|place| &judgement.outcomes[*place]) else { return };
+    match suspicions.refused(now, account, message) {
+        Blame::Message => {}
+        Blame::Unclear => judgement.defer_doubtful(),
+        Blame::Account(messages) => {
+            let pause = reply::refuses_everything(outcome, messages);
+            judgement.pause.get_or_insert(pause);
+            judgement.defer_doubtful();
+        }
+    }
 }
 
 /// What is to be known of an attempt besides its outcome.
 struct Course {
     started: Timestamp,
+    chance: Chance,
     /// How its connection was protected, if there was one.
     protection: Option<Protection>,
     /// The server was told what the sender asked of notices.
@@ -135,15 +157,17 @@ async fn settle<S: Spool>(
     shared: &Shared<S>,
     (setup, upstream): (&Setup, &Upstream),
     account: AccountName,
-    Course { started, protection, steps, .. }: Course,
+    Course { started, chance, protection, steps, .. }: Course,
     job: Job,
     left_out: usize,
     mut judgement: Judgement,
 ) {
     let Job { message, delivery, .. } = &job;
     let ended = shared.clock.now();
-    let attempts = delivery.attempts + u32::from(judgement.counts);
-    let due = if judgement.counts { Scheduler::retry_at(&setup.schedule, ended, message.id, attempts) } else { ended };
+    let elsewhere = judgement.elsewhere && chance == Chance::First;
+    let counts = judgement.counts && !elsewhere;
+    let attempts = delivery.attempts + u32::from(counts);
+    let due = if counts { Scheduler::retry_at(&setup.schedule, ended, message.id, attempts) } else { ended };
     // A reload may have changed the routes meanwhile: new deliveries follow the present ones.
     let parted = parting::of(&shared.setup().policy, message, delivery, &mut judgement, (due, ended));
     let due_of = |ordinal| parted.iter().find(|parted| parted.ordinals.contains(&ordinal)).map_or(due, |parted| parted.due);
@@ -210,10 +234,6 @@ async fn settle<S: Spool>(
         telemetry::recipient_settled(message, &recipient.address, &attempt, outcome, Some(due_of(recipient.ordinal)));
     }
     telemetry::attempt_ended(delivery.id, &account, &judgement, &steps);
-    if used(&judgement).message && !judgement.in_doubt {
-        shared.alarm(Alarm::AccountSuspended(account.clone()), AlarmChange::Cleared);
-        shared.alarm(Alarm::RouteSuspended(delivery.route.clone()), AlarmChange::Cleared);
-    }
     failed_readers.iter().for_each(|reader| notices::failed(shared, &reader.address, ended));
     let told = notices::tell_of(shared, setup, message, &job.content, to_report, ended).await;
     // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
@@ -235,7 +255,10 @@ async fn settle<S: Spool>(
     let notices = told.telling.notices.clone();
     leave(shared, message, told, recorded.last, ended);
     let parted = parting::recorded(shared, message, delivery, attempts, parted.into_iter().zip(recorded.parted));
-    shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held });
+    let too_many = judgement.pause.as_ref().is_some_and(|pause| pause.length == PauseLength::FewerConnections);
+    let better = if elsewhere { Some(Chance::First) } else { Some(Chance::Elsewhere).filter(|_| too_many) };
+    let elsewhere = better.map(|chance| (account.clone(), chance));
+    shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held, elsewhere });
     let (sender, relay) = (setup.sender_of(message, upstream), upstream.relay.clone());
     let Job { message, delivery, .. } = job;
     let tried = Tried { message, delivery, account: account.to_string(), relay, sender, started, ended, answers };

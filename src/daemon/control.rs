@@ -161,17 +161,13 @@ impl<S: Spool> Relay for Control<S> {
 
     async fn status(&self) -> Result<Status, Refusal> {
         let doubts = self.shared.doubts.load(Ordering::Relaxed);
-        let status = move |scheduler: &mut Scheduler, now| {
-            admin::status(now, env!("CARGO_PKG_VERSION"), scheduler.counts(), doubts, &scheduler.classes(now), &scheduler.tenant(now))
-        };
-        ask(&self.shared, status).await
+        ask(&self.shared, move |scheduler, now| admin::status(now, env!("CARGO_PKG_VERSION"), doubts, scheduler)).await
     }
 
     async fn overview(&self) -> Result<Overview, Refusal> {
         let doubts = self.shared.doubts.load(Ordering::Relaxed);
         let (now, status, waiting, accounts) = ask(&self.shared, move |scheduler, now| {
-            let (classes, tenant) = (scheduler.classes(now), scheduler.tenant(now));
-            let status = admin::status(now, env!("CARGO_PKG_VERSION"), scheduler.counts(), doubts, &classes, &tenant);
+            let status = admin::status(now, env!("CARGO_PKG_VERSION"), doubts, scheduler);
             (now, status, scheduler.waiting(now), scheduler.accounts(now))
         })
         .await?;
@@ -181,11 +177,7 @@ impl<S: Spool> Relay for Control<S> {
     }
 
     async fn accounts(&self) -> Result<Accounts, Refusal> {
-        ask(&self.shared, |scheduler, now| {
-            let accounts = scheduler.accounts(now).iter().map(admin::account).collect();
-            Accounts { now: Time(now), accounts }
-        })
-        .await
+        ask(&self.shared, |scheduler, now| admin::accounts(now, scheduler)).await
     }
 
     async fn habits(&self) -> Result<Clients, Refusal> {

@@ -7,10 +7,10 @@ use tokio::task::JoinSet;
 
 use super::attempt::{self, STORE_RETRY};
 use super::ledger::Books;
-use super::{Phase, Setup, Shared, sorting};
+use super::{Phase, Setup, Shared, probe, sorting};
 use crate::clock::Timestamp;
-use crate::mail::{DeliveryId, Queued};
-use crate::schedule::{Decision, Ended, Scheduler, Who};
+use crate::mail::{AccountName, DeliveryId, Queued};
+use crate::schedule::{Chance, Change, Decision, Ended, Probed, Scheduler, Who};
 use crate::store::{Spool, Start, Started};
 use crate::telemetry;
 
@@ -31,6 +31,8 @@ pub(super) enum Event {
         due: Timestamp,
         /// They are held from here on.
         held: bool,
+        /// The account that they do better without for the moment, and whether the attempt did not count because of that.
+        elsewhere: Option<(AccountName, Chance)>,
     },
     /// An attempt did not begin, because the store could not record it.
     PutBack {
@@ -43,6 +45,8 @@ pub(super) enum Event {
     Switch(Box<Switch>),
     /// All queued mail is where the configuration sends it.
     Sorted,
+    /// A login without mail has ended.
+    Probed(Probed),
     /// Somebody wants to know or to change something: this is done with the scheduler, between two decisions.
     Ask(Question),
 }
@@ -94,14 +98,15 @@ pub(super) async fn run<S: Spool>(
         let phase = shared.shutdown.phase();
         if phase == Phase::Running && !resting {
             let decisions: Vec<Decision> = std::iter::from_fn(|| scheduler.next(now)).collect();
-            let (mut starts, setup) = (Vec::new(), shared.setup());
+            let (mut starts, mut probes, setup) = (Vec::new(), Vec::new(), shared.setup());
             for decision in decisions {
                 match decision {
                     Decision::Expire { delivery } => drop(attempts.spawn(attempt::expire(shared.clone(), delivery))),
-                    Decision::Attempt { delivery, account, recipients } => {
+                    Decision::Probe { account } => probes.push(account),
+                    Decision::Attempt { delivery, account, recipients, chance } => {
                         // A delivery may come from a route that takes more at a time.
                         let most = setup.accounts.get(&account).map_or(recipients, |upstream| upstream.most);
-                        starts.push(Start { delivery, account, recipients: recipients.min(most) });
+                        starts.push((Start { delivery, account, recipients: recipients.min(most) }, chance));
                     }
                 }
             }
@@ -109,9 +114,12 @@ pub(super) async fn run<S: Spool>(
             // as in flight, and after a crash as used.
             if !starts.is_empty() {
                 begin(&shared, &mut scheduler, &mut books, &mut attempts, starts).await;
-            } else if books.are_late(now) {
+            } else if books.are_late(now) || !probes.is_empty() {
                 books.keep(&shared, &mut scheduler).await;
             }
+            // The time of the next login is recorded too, or a relay that is restarted again and again would try each time.
+            begin_probes(&shared, &mut scheduler, &books, &mut attempts, probes);
+            tell(&shared, scheduler.news());
         }
         if phase == Phase::Ending || (phase == Phase::Stopping && attempts.is_empty()) {
             attempts.shutdown().await;
@@ -142,17 +150,23 @@ pub(super) async fn run<S: Spool>(
                     }
                 }
                 Event::Ended(ended) => {
-                    for change in scheduler.ended(now, &ended) {
-                        telemetry::gate(&change);
-                        shared.alarm_of_gate(&change);
-                    }
+                    tell(&shared, scheduler.ended(now, &ended));
                     books.note(now);
                 }
-                Event::Settled { delivery, remaining, due, held } => {
+                Event::Probed(probed) => {
+                    tell(&shared, scheduler.probed(now, &probed));
+                    books.note(now);
+                }
+                Event::Settled { delivery, remaining, due, held, elsewhere } => {
                     if held {
                         scheduler.hold(now, delivery, true);
                     }
                     scheduler.settled(now, delivery, remaining, due);
+                    match elsewhere {
+                        Some((account, Chance::First)) => scheduler.try_elsewhere(delivery, &account),
+                        Some((account, _)) => scheduler.avoid(delivery, &account),
+                        None => {}
+                    }
                 }
                 Event::PutBack { delivery, due } => {
                     scheduler.put_back(now, delivery, due);
@@ -162,6 +176,7 @@ pub(super) async fn run<S: Spool>(
                     let Switch { setup, try_again, resting: rests, done } = *switch;
                     scheduler.change(now, setup.schedule.clone());
                     try_again.iter().for_each(|who| scheduler.try_again(who));
+                    tell(&shared, scheduler.news());
                     shared.setup.send_replace(setup);
                     resting = rests;
                     books.note(now);
@@ -169,8 +184,38 @@ pub(super) async fn run<S: Spool>(
                     let _ = done.send(());
                 }
                 Event::Sorted => resting = false,
-                Event::Ask(Question(question)) => question(&mut scheduler, now),
+                Event::Ask(Question(question)) => {
+                    question(&mut scheduler, now);
+                    tell(&shared, scheduler.news());
+                    books.note(now);
+                }
             }
+        }
+    }
+}
+
+/// Tells of gates that closed or opened.
+fn tell<S: Spool>(shared: &Shared<S>, changes: Vec<Change>) {
+    for change in changes {
+        telemetry::gate(&change);
+        shared.alarm_of_gate(&change);
+    }
+}
+
+/// Lets logins without mail begin, if it is recorded that they do; if not, they have ended without a word, and come again when it is their time.
+fn begin_probes<S: Spool>(
+    shared: &Arc<Shared<S>>,
+    scheduler: &mut Scheduler,
+    books: &Books,
+    attempts: &mut JoinSet<()>,
+    probes: Vec<AccountName>,
+) {
+    let now = shared.clock.now();
+    for account in probes {
+        if books.are_kept() {
+            attempts.spawn(probe::run(shared.clone(), account, now));
+        } else {
+            scheduler.probe_put_back(&account);
         }
     }
 }
@@ -181,19 +226,21 @@ async fn begin<S: Spool>(
     scheduler: &mut Scheduler,
     books: &mut Books,
     attempts: &mut JoinSet<()>,
-    starts: Vec<Start>,
+    starts: Vec<(Start, Chance)>,
 ) {
     let now = shared.clock.now();
+    let (starts, chances): (Vec<Start>, Vec<Chance>) = starts.into_iter().unzip();
     let Some(started) = books.start(shared, scheduler, starts.clone(), now).await else {
         // The books are behind and know it.
         starts.iter().for_each(|start| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
         return;
     };
     let setup = shared.setup();
-    for (start, started) in starts.into_iter().zip(started) {
+    for ((start, chance), started) in starts.into_iter().zip(chances).zip(started) {
         match started {
             Started::Begun(job) => {
-                drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), start.account, start.recipients, now, *job)));
+                let how = (start.account, start.recipients, chance);
+                drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), how, now, *job)));
             }
             Started::Gone => {
                 scheduler.put_back(now, start.delivery, now);

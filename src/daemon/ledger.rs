@@ -5,6 +5,8 @@
 //! meanwhile. After another boot only the wall clock is left: if it had been put forward under the former process, the stored times are put
 //! forward too, or they would look older than they are. That it had been put back is not believed: budget would become free too early.
 //!
+//! What was learned of accounts (`health`) is recorded in the same way, before any attempt or login begins that would follow from it.
+//!
 //! The relay's time and the boot clock run side by side as long as a process lives, so the anchor that ties them together is written once, with
 //! all lines in the new process's time, and again only when the wall clock was set.
 
@@ -12,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use super::Shared;
+use super::{Shared, health};
 use crate::budget;
 use crate::clock::{Clock, Timestamp};
 use crate::mail::AccountName;
@@ -27,6 +29,8 @@ pub(super) struct Books {
     ahead: Option<i64>,
     /// Since when something has changed that is not recorded.
     unrecorded: Option<Timestamp>,
+    /// What was learned could not be recorded.
+    health_lost: bool,
 }
 
 /// How long a change may wait for the next attempt to be recorded together with its reservation.
@@ -51,8 +55,16 @@ impl Books {
         self.due().is_some_and(|due| due <= now)
     }
 
+    /// Whether all that has changed is recorded.
+    pub fn are_kept(&self) -> bool {
+        self.unrecorded.is_none() && !self.health_lost
+    }
+
     /// Records what changed; until that succeeds, more and more of it.
     pub async fn keep<S: Spool>(&mut self, shared: &Shared<S>, scheduler: &mut Scheduler) {
+        if !self.keep_health(shared, scheduler).await {
+            return;
+        }
         let (bookkeeping, ahead) = self.changes(shared, scheduler);
         if bookkeeping == Bookkeeping::Changed(Vec::new()) {
             self.unrecorded = None;
@@ -70,9 +82,35 @@ impl Books {
         starts: Vec<Start>,
         now: Timestamp,
     ) -> Option<Vec<Started>> {
+        if !self.keep_health(shared, scheduler).await {
+            return None;
+        }
         let (bookkeeping, ahead) = self.changes(shared, scheduler);
         let started = shared.store.start(starts, now, bookkeeping).await;
         self.told(shared, ahead, started, "starting attempts")
+    }
+
+    /// Records what was learned, if that has changed, or the clock that its times are of. False if it could not.
+    async fn keep_health<S: Spool>(&mut self, shared: &Shared<S>, scheduler: &mut Scheduler) -> bool {
+        let changed = scheduler.health_changes();
+        let stepped = || self.ahead.is_some_and(|recorded| recorded.abs_diff(shared.clock.wall_ahead()) > WANDER);
+        let rows = match changed {
+            Some(rows) => rows,
+            None if self.health_lost || stepped() => scheduler.health_state(),
+            None => return true,
+        };
+        let (at, boot) = shared.clock.reading();
+        let anchor = Anchor { boot_id: shared.boot_id.clone(), boot, at, ahead: shared.clock.wall_ahead() };
+        match shared.store.keep_health(rows.into_iter().map(health::written).collect(), anchor).await {
+            Ok(()) => {
+                self.health_lost = false;
+                return true;
+            }
+            Err(StoreError::Fatal(why)) => shared.store_failed(&why),
+            Err(error) => telemetry::store_busy("recording how accounts stand", &error.to_string()),
+        }
+        (self.health_lost, self.unrecorded) = (true, Some(shared.clock.now()));
+        false
     }
 
     /// What is to be recorded, and by how much the wall clock is ahead at this moment.
@@ -112,7 +150,8 @@ impl Books {
 /// Brings the scheduler to where the store's ledger says that things stand.
 pub(super) fn restore(ledger: &Ledger, scheduler: &mut Scheduler, accounts: &[AccountName], clock: &Clock, boot_id: &str) {
     let now = clock.now();
-    let shift = ledger.anchor.as_ref().map_or(0, |anchor| shift(anchor, clock, boot_id));
+    let since = |anchor: &Option<Anchor>| anchor.as_ref().map_or(0, |anchor| shift(anchor, clock, boot_id));
+    let (shift, health_shift) = (since(&ledger.anchor), since(&ledger.health_anchor));
     // Also of accounts that are not configured now: they may come back.
     let recorded = ledger.budget.iter().filter_map(|row| row.account.as_ref()).chain(ledger.suspended.iter().map(|row| &row.account));
     let holders: BTreeSet<&AccountName> = accounts.iter().chain(recorded).collect();
@@ -120,6 +159,8 @@ pub(super) fn restore(ledger: &Ledger, scheduler: &mut Scheduler, accounts: &[Ac
         let rows: Vec<budget::Row> = ledger.budget.iter().filter(|row| row.account.as_ref() == holder).filter_map(read).collect();
         scheduler.restore(holder, &rows, now, shift);
     }
+    let learned = ledger.health.iter().filter_map(|ailment| health::read(ailment.clone(), health_shift));
+    scheduler.restore_health(now, learned.collect());
     for suspended in &ledger.suspended {
         let until = suspended.until.map(|until| Timestamp::from_millis(until.as_millis().saturating_add(shift)));
         scheduler.suspend(&suspended.account, Some(Suspension { until, reason: suspended.reason.clone() }));

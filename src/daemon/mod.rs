@@ -24,6 +24,7 @@ mod dispatch;
 mod doubt;
 mod flow;
 mod habits;
+mod health;
 mod history;
 mod inherit;
 mod ledger;
@@ -36,6 +37,7 @@ mod operate;
 mod parting;
 mod past;
 mod place;
+mod probe;
 mod reload;
 mod service;
 mod session;
@@ -65,7 +67,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::intake::{Habits, Policy};
 use crate::mail::{AccountName, QueueId, QueueIds, Queued, RouteName};
-use crate::schedule::Scheduler;
+use crate::schedule::{Scheduler, Suspicions};
 use crate::store::history::History;
 use crate::store::sqlite::{OpenError, Sqlite};
 use crate::store::{Spool, StoreError};
@@ -176,7 +178,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     telemetry::expect(&clients, &names);
     let ledger = store.ledger().await?;
     ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
-    let board = Board::new(&config.notices, ledger.alarms, &names);
+    let board = Board::new(&config.notices, ledger.alarms, &scheduler.suspended());
     let desk = Desk::new(&config.notices, ledger.gathering);
     let (mut queued, mut stray, mut doubtful) = (0, false, Vec::new());
     let policy = Policy::new(config.intake.clone());
@@ -309,6 +311,7 @@ struct Shared<S> {
     habits: Mutex<Habits>,
     flow: Mutex<Flow>,
     habits_file: PathBuf,
+    suspicions: Mutex<Suspicions>,
     logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
     reloads: mpsc::Sender<Asked>,
@@ -342,6 +345,7 @@ impl<S: Spool> Shared<S> {
             habits: Mutex::new(habits::restore(&habits_file, clock.now())),
             habits_file,
             flow: Mutex::new(Flow::new(clock.now())),
+            suspicions: Mutex::default(),
             clock,
             logins: Logins::new(config.login_failures),
             setup: watch::Sender::new(Arc::new(Setup::new(config, entries)?)),
@@ -358,6 +362,11 @@ impl<S: Spool> Shared<S> {
     /// What the configuration says now.
     fn setup(&self) -> Arc<Setup> {
         self.setup.borrow().clone()
+    }
+
+    fn suspicions(&self) -> MutexGuard<'_, Suspicions> {
+        // Each change is whole before anything can panic.
+        self.suspicions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn habits(&self) -> MutexGuard<'_, Habits> {

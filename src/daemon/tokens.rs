@@ -13,7 +13,7 @@ use crate::store::Spool;
 use crate::telemetry;
 use crate::tls::{self, TlsError};
 use crate::upstream::oauth::{App, ClientCertificate, ClientProof, Expiry, TokenSource, days_left};
-use crate::upstream::{Credential, Login};
+use crate::upstream::{Credential, Login, Turns};
 
 /// How often it is looked whether something ends soon.
 const LOOK: Duration = Duration::from_secs(3_600);
@@ -49,7 +49,7 @@ impl Tokens {
             Proof::Password(password) => Credential::Password(password.clone()),
             Proof::App(name) => Credential::Token(self.0.get(name)?.clone()),
         };
-        Some(Login { user: credentials.user.clone(), credential })
+        Some(Login { user: credentials.user.clone(), credential, turns: Turns::default() })
     }
 }
 

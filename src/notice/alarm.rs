@@ -17,7 +17,7 @@ use super::letter::{Letter, Notice};
 use super::text::wrap;
 use crate::clock::Timestamp;
 use crate::mail::words::one_line;
-use crate::mail::{AccountName, ClientName, Priority, QueueId, RouteName, domain};
+use crate::mail::{AccountName, AppName, ClientName, Priority, QueueId, RouteName, domain};
 use crate::smtp::Mailbox;
 
 /// The client of mail that is about no client's.
@@ -31,8 +31,12 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub enum Alarm {
     /// The upstream server does not let an account send, and only an operator can change that.
     AccountSuspended(AccountName),
-    /// The same for all accounts of a route: its tenant is stopped.
+    /// The same for all accounts that log in with an application.
+    AppSuspended(AppName),
+    /// The same for all accounts of a route.
     RouteSuspended(RouteName),
+    /// The same for all accounts of the tenant.
+    TenantSuspended,
     /// There is no room for new mail.
     DiskLow,
     /// A certificate is near its end; its name or its file.
@@ -107,6 +111,11 @@ impl Alarms {
             (AlarmChange::Cleared, Some(standing)) => standing.cleared = Some(now),
         }
         true
+    }
+
+    /// Another alarm stands for this one from now on: nothing more is told of it, and not that it is over either.
+    pub fn withdraw(&mut self, alarm: &Alarm) {
+        self.known.remove(alarm);
     }
 
     /// Whether it is raised and not over.
@@ -215,7 +224,9 @@ impl Alarm {
     pub fn raised(&self) -> String {
         match self {
             Self::AccountSuspended(account) => format!("Account {account} cannot send"),
+            Self::AppSuspended(app) => format!("No account of application {app} can send"),
             Self::RouteSuspended(route) => format!("Nothing can be sent on route {route}"),
+            Self::TenantSuspended => "No account of the tenant can send".to_owned(),
             Self::DiskLow => "There is no room for new mail".to_owned(),
             Self::CertificateEnding(name) => format!("Certificate {name} is near its end"),
             Self::SecretEnding(app) => format!("The secret of application {app} is near its end"),
@@ -227,7 +238,9 @@ impl Alarm {
     pub fn cleared(&self) -> String {
         match self {
             Self::AccountSuspended(account) => format!("Account {account} sends again"),
+            Self::AppSuspended(app) => format!("The accounts of application {app} send again"),
             Self::RouteSuspended(route) => format!("Mail goes again on route {route}"),
+            Self::TenantSuspended => "The tenant's mail goes again".to_owned(),
             Self::DiskLow => "There is room for new mail again".to_owned(),
             Self::CertificateEnding(name) => format!("Certificate {name} has been renewed"),
             Self::SecretEnding(app) => format!("The secret of application {app} has been renewed"),
@@ -240,7 +253,9 @@ impl fmt::Display for Alarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AccountSuspended(account) => write!(f, "account-suspended {account}"),
+            Self::AppSuspended(app) => write!(f, "app-suspended {app}"),
             Self::RouteSuspended(route) => write!(f, "route-suspended {route}"),
+            Self::TenantSuspended => f.write_str("tenant-suspended"),
             Self::DiskLow => f.write_str("disk-low"),
             Self::CertificateEnding(name) => write!(f, "certificate-ending {name}"),
             Self::SecretEnding(app) => write!(f, "secret-ending {app}"),
@@ -260,11 +275,13 @@ impl FromStr for Alarm {
     fn from_str(text: &str) -> Result<Self, NotAnAlarm> {
         match text.split_once(' ') {
             Some(("account-suspended", account)) => Ok(Self::AccountSuspended(AccountName::new(account))),
+            Some(("app-suspended", app)) => Ok(Self::AppSuspended(AppName::new(app))),
             Some(("route-suspended", route)) => Ok(Self::RouteSuspended(RouteName::new(route))),
             Some(("certificate-ending", name)) => Ok(Self::CertificateEnding(name.to_owned())),
             Some(("secret-ending", app)) => Ok(Self::SecretEnding(app.to_owned())),
             None if text == "disk-low" => Ok(Self::DiskLow),
             None if text == "queue-old" => Ok(Self::QueueOld),
+            None if text == "tenant-suspended" => Ok(Self::TenantSuspended),
             _ => Err(NotAnAlarm),
         }
     }
@@ -387,7 +404,9 @@ mod tests {
     fn every_alarm_is_read_as_it_was_written() {
         for alarm in [
             account(1),
+            Alarm::AppSuspended(AppName::new("mailer")),
             Alarm::RouteSuspended(RouteName::new("hve")),
+            Alarm::TenantSuspended,
             Alarm::DiskLow,
             Alarm::CertificateEnding("/etc/a file.pem".to_owned()),
             Alarm::SecretEnding("app".to_owned()),

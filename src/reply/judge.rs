@@ -7,7 +7,7 @@
 //! is in doubt.
 //!
 //! *A 5yz that nobody knows*, in a transaction that the server took for nobody, may be the message's fault or the account's. One transaction
-//! cannot tell; it is marked here (`doubtful`), and the basic code is followed: the message fails.
+//! cannot tell; it is marked here (`doubtful`), and whoever remembers other messages decides (`schedule::Suspicions`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use super::{
 const STALE_TOKEN: &str = "token-stale";
 
 const REFUSED_LOGIN: &str = "The server refuses this account's login: look at its password, at the account's policies, and at the reply.";
+const REFUSES_EVERYTHING: &str = "The service refuses all mail of this account, in words that the relay does not know: look at the account, at its billing policy and at the tenant.";
 const REFUSED_HOST: &str = "The server refuses connections from this relay: look at the reply, and whether host and port are right.";
 const WRONG_CERTIFICATE: &str =
     "Nothing is sent until the certificate is right: check tls_server_name, tls_ca_file and the clock, and who answers at this address.";
@@ -93,6 +94,21 @@ pub fn judge_open(catalogue: &Catalogue, trouble: &Trouble, recipients: usize) -
 /// Whether a refused AUTH asks for nothing but a fresh token.
 pub fn is_stale_token(catalogue: &Catalogue, reply: &Reply) -> bool {
     &*catalogue.lookup(Step::Auth, reply).name == STALE_TOKEN
+}
+
+/// The pause of an account that has refused so many messages, one after the other, for replies that nobody knows.
+pub fn refuses_everything(outcome: &Outcome, messages: usize) -> Pause {
+    Pause {
+        scope: Scope::Account,
+        class: None,
+        length: PauseLength::Suspended,
+        every: None,
+        limit: None,
+        step: outcome.step,
+        kind: Arc::from("refuses-everything"),
+        reason: format!("{messages} messages in a row: {}: {}", outcome.step, outcome.diagnostic),
+        advice: REFUSES_EVERYTHING.to_owned(),
+    }
 }
 
 /// What is thought of a 5yz that nobody knows.

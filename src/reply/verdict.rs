@@ -110,6 +110,18 @@ pub struct Judgement {
     pub in_doubt: bool,
 }
 
+impl Judgement {
+    /// The recipients that failed for a reply that nobody knows stay queued: it may be the account's trouble.
+    pub fn defer_doubtful(&mut self) {
+        for place in std::mem::take(&mut self.doubtful) {
+            self.outcomes[place].disposition = Disposition::Deferred;
+        }
+        // With nothing else that counts against it, it may be tried on another account at once.
+        self.elsewhere |= !self.counts && self.pause.is_none();
+        self.counts = self.pause.is_none();
+    }
+}
+
 /// What becomes of the recipients that stay queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Rest {

@@ -31,20 +31,34 @@ impl Scheduler {
             (route.accounts, route.apart) = (accounts, self.settings.apart.contains(&route.name));
         }
         self.line_up_anew();
+        self.look_anew();
     }
 
     /// What stood in the way of an account or a route may have been put right: it is tried at once.
     pub fn try_again(&mut self, who: &Who) {
         match who {
             Who::Account(name) => {
-                let named = self.accounts.iter_mut().filter(|account| account.name == *name);
-                named.for_each(|account| account.gates = Gates::default());
+                let Some(number) = self.accounts.iter().position(|account| account.name == *name) else { return };
+                // What it shares with others is tried by a login.
+                for holder in self.holders(number) {
+                    let Self { accounts, apps, routes, tenant_gates, .. } = self;
+                    holder.gates(accounts, apps, routes, tenant_gates).hurry();
+                }
+                let account = &mut self.accounts[number];
+                (account.gates, account.probed_in) = (Gates::default(), 0);
+                account.width.forget();
             }
+            Who::App(name) => {
+                let named = self.apps.iter_mut().filter(|app| app.name == *name);
+                named.for_each(|app| app.gates = Gates::default());
+            }
+            Who::Tenant => self.tenant_gates = Gates::default(),
             Who::Route(name) => {
                 let named = self.routes.iter_mut().filter(|route| route.name == *name);
                 named.for_each(|route| route.gates = Gates::default());
             }
         }
+        self.look_anew();
     }
 
     /// A delivery goes another way from now on, as mail of that class. An attempt under way ends as it began. Returns whether there is one by this
@@ -75,7 +89,7 @@ impl Scheduler {
             let (name, app) = (name.clone(), None);
             let settings =
                 AccountSettings { name, route: RouteName::new(String::new()), app, connections: 0, limits: self.without_limits() };
-            self.accounts.push(Account::new(&settings, route));
+            self.accounts.push(Account::new(&settings, route, None));
             self.accounts.len() - 1
         });
         &mut self.accounts[i]
@@ -91,6 +105,7 @@ impl Scheduler {
         let mut places = vec![0; old.len()];
         for wanted in self.settings.accounts.clone().into_iter().take(ACCOUNTS_MAX) {
             let route = self.route(&wanted.route);
+            let app = wanted.app.clone().map(|app| self.app(app));
             let known = old.iter().position(|account| account.as_ref().is_some_and(|account| account.name == wanted.name));
             let account = match known.and_then(|i| Some((i, old[i].take()?))) {
                 Some((i, mut account)) => {
@@ -103,10 +118,18 @@ impl Scheduler {
                         // What stood in its way was there.
                         account.gates = Gates::default();
                     }
-                    (account.route, account.connections) = (route, wanted.connections);
+                    if stays.is_none_or(|former| former.app != wanted.app) {
+                        // It logs in otherwise.
+                        account.gates = Gates::default();
+                    }
+                    if stays.is_none() {
+                        account.width.forget();
+                    }
+                    (account.route, account.app) = (route, app);
+                    account.width.configure(wanted.connections);
                     account
                 }
-                None => Account::new(&wanted, route),
+                None => Account::new(&wanted, route, app),
             };
             self.accounts.push(account);
         }
@@ -153,7 +176,9 @@ impl Scheduler {
                 }
             };
             let lane = self.lane(priority, route, class, client, author);
-            self.entries[slot as usize].lane = lane;
+            let entry = &mut self.entries[slot as usize];
+            // The accounts have other numbers now.
+            (entry.lane, entry.avoid, entry.second) = (lane, None, false);
             if place == Place::Ready {
                 self.line_up(slot);
             }

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, DeliveryId, Priority, RouteName};
 
 use super::gate::Gates;
+use super::health::Health;
 use super::scheduler::{Account, Entry, Place, Scheduler, Suspension};
 
 /// What a delivery waits for.
@@ -61,8 +62,12 @@ pub struct AccountStatus {
     pub route: RouteName,
     /// Connections in use.
     pub active: usize,
-    /// Connections that it may use.
+    /// Connections that it may use: fewer than configured where the server takes no more.
     pub connections: usize,
+    /// Connections that are configured.
+    pub configured: usize,
+    /// How it stands by itself.
+    pub health: Health,
     /// Why it takes no mail of each class now, and until when; none: it does.
     pub waits: Vec<(Class, Wait)>,
     /// What is used of each budget.
@@ -107,7 +112,9 @@ impl Scheduler {
             name: account.name.clone(),
             route: self.routes[usize::from(account.route)].name.clone(),
             active: account.active,
-            connections: account.connections,
+            connections: account.width.allowed(),
+            configured: account.width.configured(),
+            health: self.health(now, account),
             waits: [Class::Internal, Class::External]
                 .into_iter()
                 .filter_map(|class| Some((class, self.why_account(now, account, class, Priority::High)?)))
@@ -179,9 +186,10 @@ impl Scheduler {
             let mut best: Option<(Timestamp, usize)> = None;
             for (i, (account, budget)) in accounts.iter().enumerate() {
                 let one = Need { class, recipients: 1 };
-                let gates = self.opens_apart_from_budgets(account, class);
+                // Of one that waits for more than time nothing is expected.
+                let Some(gates) = self.opens_apart_from_budgets(account, class) else { continue };
                 let waits = [budget.wait(time, one, keep), shared.wait(time, one, keep)];
-                let opens = waits.into_iter().flatten().try_fold(gates?.max(time), |opens, wait| wait.until.map(|until| opens.max(until)));
+                let opens = waits.into_iter().flatten().try_fold(gates.max(time), |opens, wait| wait.until.map(|until| opens.max(until)));
                 if let Some(opens) = opens.filter(|opens| best.is_none_or(|(best, _)| *opens < best)) {
                     best = Some((opens, i));
                 }
@@ -221,8 +229,7 @@ impl Scheduler {
     fn why_account(&self, now: Timestamp, account: &Account, class: Class, priority: Priority) -> Option<Wait> {
         let suspension = account.suspended.as_ref().filter(|suspension| suspension.until.is_none_or(|until| until > now));
         let suspended = suspension.map(|suspension| Wait { reason: Reason::Suspended(suspension.reason.clone()), until: suspension.until });
-        let route = &self.routes[usize::from(account.route)].gates;
-        let gates = [route, &account.gates].into_iter().filter_map(|gates| why_gates(now, gates, class));
+        let gates = self.before(account).filter_map(|gates| why_gates(now, gates, class));
         let (need, keep) = (Need { class, recipients: 1 }, self.kept(priority));
         let budgets =
             [(Some(&account.name), &account.budget), (None, self.shared(account.route))].into_iter().filter_map(|(whose, budget)| {
@@ -232,7 +239,7 @@ impl Scheduler {
         // Of those that end together the first is named.
         let binding =
             suspended.into_iter().chain(gates).chain(budgets).reduce(|one, other| if ends_later(&other, &one) { other } else { one });
-        binding.or_else(|| (account.active >= account.connections).then_some(Wait { reason: Reason::Connections, until: None }))
+        binding.or_else(|| (account.active >= account.width.allowed()).then_some(Wait { reason: Reason::Connections, until: None }))
     }
 }
 
@@ -246,10 +253,11 @@ fn ends_later(one: &Wait, other: &Wait) -> bool {
 
 /// The gate for everything, or that of the class, whichever opens later.
 fn why_gates(now: Timestamp, gates: &Gates, class: Class) -> Option<Wait> {
-    let closed = [&gates.all, gates.by_class(class)].into_iter().filter_map(|gate| gate.closed(now));
-    let waits = closed.map(|closed| {
+    let closed = [&gates.all, gates.by_class(class)].into_iter().filter_map(|gate| Some((gate, gate.closed(now)?)));
+    let waits = closed.map(|(gate, closed)| {
         let reason = Reason::Paused { reason: closed.pause.reason.clone(), advice: closed.pause.advice.clone() };
-        Wait { reason, until: Some(closed.until).filter(|until| *until > now) }
+        // What goes ahead may come back at any moment.
+        Wait { reason, until: Some(closed.until).filter(|until| *until > now && !gate.is_tried()) }
     });
     waits.reduce(|one, other| if ends_later(&other, &one) { other } else { one })
 }

@@ -1,13 +1,17 @@
-//! A gate before an account or a route: open, or closed until a time for a reason.
+//! A gate before an account, an application, a route or the tenant: open, or closed until a time for a reason.
 //!
 //! Passing trouble closes it for a short time at first and longer each time that the first attempt after it meets trouble again; that first
-//! attempt goes alone. Reports of attempts that had begun before the gate closed say nothing new and change nothing.
+//! attempt goes alone. A gate that only an operator's act can open is *suspended*: now and then a login is tried through it, without mail.
+//! What a login alone had met is over when one passes; what a message had met, a single message must try once a login has passed. When a login
+//! begins, the time of the next one is set at once: however the first ends, and whatever becomes of the relay meanwhile, the next comes no earlier.
+//!
+//! Reports of attempts that had begun before the gate closed say nothing new and change nothing.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::mail::{Class, DeliveryId};
-use crate::reply::{Pause, PauseLength};
+use crate::reply::{Pause, PauseLength, Step};
 
 use super::Settings;
 
@@ -15,30 +19,80 @@ use super::Settings;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gate {
     closed: Option<Closed>,
+    /// What goes ahead to find out whether the trouble is over.
+    ahead: Option<Ahead>,
 }
 
-/// A closed gate.
-#[derive(Debug, Clone)]
-pub(super) struct Closed {
+/// A closed gate, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// When its trouble began.
     pub since: Timestamp,
+    /// When it was met last.
+    pub met: Timestamp,
+    /// Until when nothing passes; a suspended gate is not tried before.
     pub until: Timestamp,
+    /// What was met.
     pub pause: Pause,
-    /// How often trouble met it in a row; zero for a pause of known length, which needs no probe.
-    level: u32,
-    probe: Option<DeliveryId>,
+    /// How often trouble met it in a row; zero for a pause of known length, which needs nobody to go ahead.
+    pub level: u32,
+    /// How many logins were tried in this trouble, the one that met it included.
+    pub logins: u32,
+    /// It is suspended for what a message met, and a login has passed since.
+    pub passed: bool,
+}
+
+/// See [`Gate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// An attempt to deliver something.
+    Message(DeliveryId),
+    /// A login of the account that has this mark.
+    Login(u64),
+}
+
+impl Closed {
+    /// Only an operator's act ends it.
+    pub fn is_suspended(&self) -> bool {
+        self.pause.length == PauseLength::Suspended
+    }
+
+    /// A login passes before anything else does.
+    fn wants_login(&self) -> bool {
+        self.is_suspended() && !self.passed
+    }
+
+    /// A login alone shows its end.
+    fn ends_with_login(&self) -> bool {
+        self.pause.step <= Step::Auth
+    }
 }
 
 impl Gate {
     /// Whether an attempt may pass.
     pub fn admits(&self, now: Timestamp) -> bool {
-        self.closed.as_ref().is_none_or(|closed| now >= closed.until && (closed.level == 0 || closed.probe.is_none()))
+        self.opens().is_some_and(|opens| opens <= now)
     }
 
-    /// When an attempt may pass next; `None` while a probe is on its way and its end will tell.
+    /// When an attempt may pass next; `None` while the end of what goes ahead will tell.
     pub fn opens(&self) -> Option<Timestamp> {
         match &self.closed {
             None => Some(Timestamp::default()),
-            Some(closed) if closed.level > 0 && closed.probe.is_some() => None,
+            Some(closed) if closed.level > 0 && (self.ahead.is_some() || closed.wants_login()) => None,
+            Some(closed) => Some(closed.until),
+        }
+    }
+
+    /// When a login is to be tried through it; `None` if none is.
+    pub fn login_due(&self) -> Option<Timestamp> {
+        self.closed.as_ref().filter(|closed| closed.wants_login() && self.ahead.is_none()).map(|closed| closed.until)
+    }
+
+    /// When a login may pass that another gate asks for; `None` while the end of what goes ahead will tell.
+    pub fn lets_login(&self) -> Option<Timestamp> {
+        match &self.closed {
+            None => Some(Timestamp::default()),
+            Some(closed) if closed.level > 0 && self.ahead.is_some() => None,
             Some(closed) => Some(closed.until),
         }
     }
@@ -48,23 +102,58 @@ impl Gate {
         self.closed.as_ref().filter(|_| !self.admits(now))
     }
 
+    /// Its trouble, also while an attempt may pass to find out whether that is over.
+    pub fn trouble(&self) -> Option<&Closed> {
+        self.closed.as_ref()
+    }
+
+    /// Something is on its way to find out whether the trouble is over.
+    pub fn is_tried(&self) -> bool {
+        self.ahead.is_some()
+    }
+
     /// An attempt passes.
     pub fn pass(&mut self, now: Timestamp, delivery: DeliveryId) {
-        match &mut self.closed {
-            Some(closed) if closed.level > 0 && now >= closed.until => closed.probe = Some(delivery),
+        match &self.closed {
+            Some(closed) if closed.level > 0 && now >= closed.until => self.ahead = Some(Ahead::Message(delivery)),
             Some(closed) if closed.level == 0 && now >= closed.until => self.closed = None,
             _ => {}
         }
     }
 
-    /// An attempt that had begun at `started` met no trouble here. Returns whether this opened the gate.
-    pub fn succeed(&mut self, started: Timestamp) -> bool {
-        self.closed.take_if(|closed| closed.level > 0 && started > closed.since).is_some()
+    /// A login begins. The next one of a suspended gate comes when its interval has passed.
+    pub fn pass_login(&mut self, now: Timestamp, account: u64, settings: &Settings) {
+        let Some(closed) = self.closed.as_mut().filter(|closed| closed.level > 0 && now >= closed.until) else { return };
+        self.ahead = Some(Ahead::Login(account));
+        if closed.wants_login() {
+            closed.logins += 1;
+            closed.until = now + interval(&closed.pause, settings);
+        }
+    }
+
+    /// An attempt that had begun at `started` got past each step before `stopped`; past all of them, if that is none. Returns whether this opened
+    /// the gate.
+    pub fn got_past(&mut self, started: Timestamp, stopped: Option<Step>) -> bool {
+        let past = |step: Step| stopped.is_none_or(|stopped| step < stopped);
+        self.closed.take_if(|closed| closed.level > 0 && started > closed.met && past(closed.pause.step)).is_some()
+    }
+
+    /// A login that had begun at `started` passed. Returns whether this opened the gate.
+    pub fn logged_in(&mut self, now: Timestamp, started: Timestamp) -> bool {
+        let Some(closed) = self.closed.as_mut().filter(|closed| closed.level > 0 && started > closed.met) else { return false };
+        if closed.ends_with_login() {
+            self.closed = None;
+            return true;
+        }
+        if closed.wants_login() {
+            (closed.passed, closed.until) = (true, now);
+        }
+        false
     }
 
     /// An attempt met trouble. Returns the time until which the gate is now closed, or `None` if it was closed already and stays as it was.
     pub fn fail(&mut self, now: Timestamp, started: Timestamp, pause: &Pause, settings: &Settings) -> Option<Timestamp> {
-        let known = self.closed.as_ref().is_some_and(|closed| started <= closed.since && now < closed.until);
+        let known = self.closed.as_ref().is_some_and(|closed| started <= closed.met && now < closed.until);
         let level = self.closed.as_ref().map_or(0, |closed| closed.level);
         let (until, level) = match pause.length {
             PauseLength::For(length) => (now + length, 0),
@@ -72,21 +161,48 @@ impl Gate {
             PauseLength::BackOff | PauseLength::FewerConnections => {
                 (now + doubled(settings.pause_min, settings.pause_max, level), level + 1)
             }
-            PauseLength::Suspended => (now + settings.probe, level + 1),
+            PauseLength::Suspended => (now + interval(pause, settings), level + 1),
         };
-        if self.closed.as_ref().is_some_and(|closed| closed.until >= until && now < closed.until) {
+        let suspends = pause.length == PauseLength::Suspended;
+        let stays = self.closed.as_ref().is_some_and(|closed| match (closed.is_suspended(), suspends) {
+            // What passes by itself does not end what an operator must end, unless the message that was to tell has met it.
+            (true, false) => !matches!(self.ahead, Some(Ahead::Message(_))),
+            (false, true) => false,
+            _ => self.ahead.is_none() && closed.until >= until && now < closed.until,
+        });
+        if stays {
             return None;
         }
-        self.closed = Some(Closed { since: now, until, pause: pause.clone(), level, probe: None });
+        let former = self.closed.as_ref().filter(|closed| closed.pause.kind == pause.kind);
+        let since = former.map_or(now, |closed| closed.since);
+        let by_login = matches!(self.ahead, Some(Ahead::Login(_)));
+        let logins = former.map_or(0, |closed| closed.logins) + u32::from(pause.step == Step::Auth && !(by_login && former.is_some()));
+        // Whatever else went ahead had begun before, and tells nothing of this.
+        *self = Self { closed: Some(Closed { since, met: now, until, pause: pause.clone(), level, logins, passed: false }), ahead: None };
         Some(until)
     }
 
-    /// An attempt ended without a word about this gate: if it was the probe, the next may try.
-    pub fn release(&mut self, delivery: DeliveryId) {
-        if let Some(closed) = &mut self.closed {
-            closed.probe.take_if(|probe| *probe == delivery);
+    /// An attempt or login ended without a word about this gate: if it went ahead, the next may try.
+    pub fn release(&mut self, ahead: Ahead) {
+        self.ahead.take_if(|it| *it == ahead);
+    }
+
+    /// What keeps it closed may be over: what is to find that out may do so at once.
+    pub fn hurry(&mut self) {
+        if let Some(closed) = self.closed.as_mut().filter(|closed| closed.level > 0) {
+            closed.until = closed.until.min(closed.met);
         }
     }
+
+    /// As it was before a restart.
+    pub fn restore(&mut self, closed: Closed) {
+        *self = Self { closed: Some(closed), ahead: None };
+    }
+}
+
+/// How often a suspended gate is tried.
+pub(super) fn interval(pause: &Pause, settings: &Settings) -> Duration {
+    pause.every.unwrap_or(settings.probe)
 }
 
 /// One gate for everything and one for each class.
@@ -96,6 +212,9 @@ pub(super) struct Gates {
     pub internal: Gate,
     pub external: Gate,
 }
+
+/// The gates of one holder, by the class that they are for.
+pub(super) const CLASSES: [Option<Class>; 3] = [None, Some(Class::Internal), Some(Class::External)];
 
 impl Gates {
     pub fn of(&mut self, class: Option<Class>) -> &mut Gate {
@@ -113,6 +232,14 @@ impl Gates {
         }
     }
 
+    pub fn each(&self) -> [&Gate; 3] {
+        [&self.all, &self.internal, &self.external]
+    }
+
+    fn each_mut(&mut self) -> [&mut Gate; 3] {
+        [&mut self.all, &mut self.internal, &mut self.external]
+    }
+
     pub fn admit(&self, now: Timestamp, class: Class) -> bool {
         self.all.admits(now) && self.by_class(class).admits(now)
     }
@@ -121,20 +248,41 @@ impl Gates {
         Some(self.all.opens()?.max(self.by_class(class).opens()?))
     }
 
+    /// When one of them asks for a login.
+    pub fn login_due(&self) -> Option<Timestamp> {
+        self.each().into_iter().filter_map(Gate::login_due).min()
+    }
+
+    /// When a login may pass: a gate for one class does not concern it.
+    pub fn let_login(&self) -> Option<Timestamp> {
+        self.all.lets_login()
+    }
+
     pub fn pass(&mut self, now: Timestamp, class: Class, delivery: DeliveryId) {
         self.all.pass(now, delivery);
         self.of(Some(class)).pass(now, delivery);
     }
 
-    pub fn succeed(&mut self, started: Timestamp, class: Class) -> bool {
-        let own = self.of(Some(class)).succeed(started);
-        self.all.succeed(started) || own
+    pub fn pass_login(&mut self, now: Timestamp, account: u64, settings: &Settings) {
+        self.each_mut().into_iter().for_each(|gate| gate.pass_login(now, account, settings));
     }
 
-    pub fn release(&mut self, delivery: DeliveryId) {
-        for gate in [&mut self.all, &mut self.internal, &mut self.external] {
-            gate.release(delivery);
-        }
+    pub fn got_past(&mut self, started: Timestamp, class: Class, stopped: Option<Step>) -> bool {
+        let own = self.of(Some(class)).got_past(started, stopped);
+        self.all.got_past(started, stopped) || own
+    }
+
+    pub fn logged_in(&mut self, now: Timestamp, started: Timestamp) -> bool {
+        // Each of them hears it.
+        self.each_mut().map(|gate| gate.logged_in(now, started)).contains(&true)
+    }
+
+    pub fn release(&mut self, ahead: Ahead) {
+        self.each_mut().into_iter().for_each(|gate| gate.release(ahead));
+    }
+
+    pub fn hurry(&mut self) {
+        self.each_mut().into_iter().for_each(Gate::hurry);
     }
 }
 

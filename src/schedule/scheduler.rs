@@ -15,12 +15,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::budget::{self, Budget, Limits, Need, Reservation, Share, Used};
 use crate::clock::Timestamp;
-use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
-use crate::reply::{Pause, PauseLength, Scope};
+use crate::mail::{AccountName, AppName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 
-use super::gate::{Gates, doubled};
+use super::gate::{Ahead, Gates, doubled};
 use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
-use super::values::{BudgetChange, Change, Counts, Decision, Ended, Who};
+use super::values::{BudgetChange, Chance, Change, Counts, Decision, Ended};
+use super::width::Width;
 use super::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings};
 
 /// See the head of this file.
@@ -29,8 +29,19 @@ pub struct Scheduler {
     pub(super) settings: Settings,
     /// Those of the settings, in their order, and behind them those that a reload has removed, as long as what they used counts.
     pub(super) accounts: Vec<Account>,
+    pub(super) apps: Vec<App>,
     pub(super) routes: Vec<Route>,
     pub(super) tenant: Budget,
+    /// Before all accounts that are part of the tenant.
+    pub(super) tenant_gates: Gates,
+    /// That all of them are suspended alike was told.
+    pub(super) told_alike: bool,
+    /// Somebody is not well: see `probing`.
+    pub(super) ailing: bool,
+    /// What was learned has changed since it was asked for.
+    pub(super) health_changed: bool,
+    /// Changes that no end of an attempt has brought about.
+    pub(super) news: Vec<Change>,
     /// What accounts share that are no part of the tenant: nothing is limited.
     elsewhere: Budget,
     pub(super) clients: Vec<Client>,
@@ -45,7 +56,7 @@ pub struct Scheduler {
     waiting: BTreeSet<(Timestamp, u32)>,
     pub(super) flights: HashMap<u32, Flight>,
     ready: usize,
-    turn: u64,
+    pub(super) turn: u64,
     /// What was forgotten of budgets and is still recorded.
     pub(super) forgotten: Vec<BudgetChange>,
 }
@@ -54,9 +65,16 @@ pub struct Scheduler {
 pub(super) struct Account {
     pub name: AccountName,
     pub route: u16,
-    pub connections: usize,
+    /// Its application, as a number.
+    pub app: Option<usize>,
+    /// Connections that it may use.
+    pub width: Width,
     pub active: usize,
     pub gates: Gates,
+    /// A login without mail is under way.
+    pub probing: bool,
+    /// The turn in which the last one began.
+    pub probed_in: u64,
     /// Closed by an operator.
     pub suspended: Option<Suspension>,
     pub budget: Budget,
@@ -72,6 +90,13 @@ pub struct Suspension {
     pub until: Option<Timestamp>,
     /// Why, in the operator's words.
     pub reason: String,
+}
+
+/// What accounts log in with together.
+#[derive(Debug)]
+pub(super) struct App {
+    pub name: AppName,
+    pub gates: Gates,
 }
 
 #[derive(Debug)]
@@ -105,6 +130,10 @@ pub(super) struct Entry {
     pub class: Class,
     pub priority: Priority,
     attempted: bool,
+    /// The account that it does better without, for the moment.
+    pub avoid: Option<u8>,
+    /// It was tried a moment ago, and that did not count.
+    pub second: bool,
     pub held: bool,
     pub place: Place,
 }
@@ -136,7 +165,13 @@ impl Scheduler {
             tenant: Budget::new(&settings.tenant),
             elsewhere: Budget::new(&Limits::NONE),
             accounts: Vec::new(),
+            apps: Vec::new(),
             routes: Vec::new(),
+            tenant_gates: Gates::default(),
+            told_alike: false,
+            ailing: false,
+            health_changed: false,
+            news: Vec::new(),
             clients: Vec::new(),
             client_numbers: HashMap::new(),
             index: BTreeMap::new(),
@@ -153,8 +188,9 @@ impl Scheduler {
         };
         for account in scheduler.settings.accounts.clone().into_iter().take(ACCOUNTS_MAX) {
             let route = scheduler.route(&account.route);
+            let app = account.app.clone().map(|app| scheduler.app(app));
             scheduler.routes[usize::from(route)].accounts |= 1 << scheduler.accounts.len();
-            scheduler.accounts.push(Account::new(&account, route));
+            scheduler.accounts.push(Account::new(&account, route, app));
         }
         for client in scheduler.settings.clients.clone() {
             scheduler.add_client(client);
@@ -181,6 +217,8 @@ impl Scheduler {
             class: queued.class,
             priority: queued.priority,
             attempted: queued.attempts > 0,
+            avoid: None,
+            second: false,
             held: queued.held,
             place: Place::Gone,
         };
@@ -196,6 +234,9 @@ impl Scheduler {
 
     /// What is to be done now, if anything. Call until it returns `None`.
     pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
+        if let Some(decision) = self.tend(now) {
+            return Some(decision);
+        }
         while let Some((due, slot)) = self.waiting.first().copied().filter(|(due, _)| *due <= now) {
             self.waiting.remove(&(due, slot));
             self.enter_lane(slot);
@@ -221,16 +262,19 @@ impl Scheduler {
     /// An attempt has ended: its account is free again and its budgets are settled. The delivery stays where it is until [`Self::settled`].
     /// Returns the gates that this closed or opened, to be told.
     pub fn ended(&mut self, now: Timestamp, ended: &Ended) -> Vec<Change> {
-        let mut changes = Vec::new();
         let Some(flight) = self.slot(ended.delivery).and_then(|slot| self.flights.remove(&slot)) else {
-            return changes;
+            return Vec::new();
         };
         let account = &mut self.accounts[flight.account];
         account.active -= 1;
         account.budget.settle(flight.own, ended.used, now);
         self.shared_mut(flight.apart).settle(flight.shared, ended.used, now);
-        self.heed(now, flight.account, flight.class, ended, &mut changes);
-        changes
+        self.heed(now, flight.account, flight.class, ended)
+    }
+
+    /// What changed although no attempt has ended, to be told.
+    pub fn news(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.news)
     }
 
     /// What changed of the budgets since the last call. It must be durable before an attempt begins that [`Self::next`] handed out before the call.
@@ -262,7 +306,24 @@ impl Scheduler {
         let entry = &mut self.entries[slot as usize];
         entry.recipients = remaining;
         entry.attempted = true;
+        (entry.avoid, entry.second) = (None, false);
         self.place(now, slot, due);
+    }
+
+    /// A delivery that waits goes on another account than this one, if another can take it.
+    pub fn avoid(&mut self, delivery: DeliveryId, account: &AccountName) {
+        let avoid = self.accounts.iter().position(|other| other.name == *account).and_then(|number| u8::try_from(number).ok());
+        if let Some(slot) = self.slot(delivery) {
+            self.entries[slot as usize].avoid = avoid;
+        }
+    }
+
+    /// The same for one whose attempt did not count: its next one does, whatever becomes of it.
+    pub fn try_elsewhere(&mut self, delivery: DeliveryId, account: &AccountName) {
+        self.avoid(delivery, account);
+        if let Some(slot) = self.slot(delivery) {
+            self.entries[slot as usize].second = true;
+        }
     }
 
     /// An attempt that had been handed out did not begin: nothing is used.
@@ -271,11 +332,12 @@ impl Scheduler {
         if let Some(flight) = self.flights.remove(&slot) {
             let account = &mut self.accounts[flight.account];
             account.active -= 1;
-            account.gates.release(delivery);
             account.budget.settle(flight.own, Used::NOTHING, now);
-            let route = account.route;
-            self.routes[usize::from(route)].gates.release(delivery);
             self.shared_mut(flight.apart).settle(flight.shared, Used::NOTHING, now);
+            for holder in self.holders(flight.account) {
+                let Self { accounts, apps, routes, tenant_gates, .. } = self;
+                holder.gates(accounts, apps, routes, tenant_gates).release(Ahead::Message(delivery));
+            }
         }
         self.place(now, slot, due);
     }
@@ -285,7 +347,7 @@ impl Scheduler {
         let due = self.waiting.first().map(|(due, _)| *due);
         let expiry = self.first_idle().map(|(_, expires)| expires);
         let groups = self.lanes.groups().filter_map(|group| self.group_opens(now, group));
-        groups.chain(due).chain(expiry).min()
+        groups.chain(due).chain(expiry).chain(self.tends_at()).min()
     }
 
     /// How many deliveries are where.
@@ -330,10 +392,20 @@ impl Scheduler {
     /// An operator suspends an account, or resumes it (`None`), which also opens its gates. Returns whether there is one by this name.
     pub fn suspend(&mut self, name: &AccountName, suspension: Option<Suspension>) -> bool {
         let Some(account) = self.accounts.iter_mut().find(|account| account.name == *name) else { return false };
-        if suspension.is_none() {
-            account.gates = Gates::default();
-        }
+        let resumed = suspension.is_none();
         account.suspended = suspension;
+        if resumed {
+            account.gates = Gates::default();
+            account.width.forget();
+            account.probed_in = 0;
+            let number = self.accounts.iter().position(|account| account.name == *name).unwrap_or_default();
+            // What stands before others too is tried at once, and with this account.
+            for holder in self.holders(number) {
+                let Self { accounts, apps, routes, tenant_gates, .. } = self;
+                holder.gates(accounts, apps, routes, tenant_gates).hurry();
+            }
+        }
+        self.look_anew();
         true
     }
 
@@ -381,7 +453,7 @@ impl Scheduler {
         let keep = self.kept(group.priority);
         let shared = self.shared(group.route).opens(now, group.class, keep)?;
         let mut earliest: Option<Timestamp> = None;
-        for account in self.members(group.accounts).filter(|account| account.active < account.connections) {
+        for account in self.members(group.accounts).filter(|account| account.active < account.width.allowed()) {
             let Some(opens) = self.opens_apart_from_budgets(account, group.class).map(|opens| opens.max(shared)) else { continue };
             // Its own budget can only make it later.
             if earliest.is_some_and(|earliest| earliest <= opens.max(now)) {
@@ -398,14 +470,20 @@ impl Scheduler {
             None => Some(Timestamp::default()),
             Some(suspension) => suspension.until,
         }?;
+        self.before(account).try_fold(suspended, |latest, gates| Some(latest.max(gates.opens(class)?)))
+    }
+
+    /// The gates before an account.
+    pub(super) fn before<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = &'s Gates> {
         let route = &self.routes[usize::from(account.route)];
-        Some(suspended.max(account.gates.opens(class)?).max(route.gates.opens(class)?))
+        let (app, tenant) = (account.app.map(|app| &self.apps[app].gates), Some(&self.tenant_gates).filter(|_| !route.apart));
+        [Some(&route.gates), tenant, app, Some(&account.gates)].into_iter().flatten()
     }
 
     fn open(&self, now: Timestamp, account: &Account, class: Class) -> bool {
-        account.active < account.connections
+        account.active < account.width.allowed()
             && account.suspended.as_ref().is_none_or(|suspension| suspension.until.is_some_and(|until| until <= now))
-            && account.gates.admit(now, class)
+            && self.before(account).all(|gates| gates.admit(now, class))
     }
 
     fn can_go(&self, now: Timestamp, accounts: AccountSet, route: u16, class: Class, priority: Priority) -> bool {
@@ -424,21 +502,22 @@ impl Scheduler {
             Affinity::Author => entry.author,
             Affinity::None => 0,
         };
-        let mut best: Option<(u32, u64, usize)> = None;
+        let mut best: Option<(bool, u32, u64, usize)> = None;
         for (i, account) in self.in_service().iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
             if !self.open(now, account, entry.class) || !has_room(now, &account.budget, entry.class, keep) {
                 continue;
             }
-            // All recipients at once come before everything else; then the account that is kept to. Each key ranks all accounts in its own order
+            // One that has just refused it comes last. All recipients at once come before everything else; then the account that is kept to. Each key ranks all accounts in its own order
             // (rendezvous hashing): when one is full, the same next one is taken.
             let fits = account.budget.fits(now, need, keep).min(shared);
             let affinity = if kept_to == 0 { 0 } else { scatter(kept_to ^ account.mark) };
-            let order = best.map_or(Ordering::Greater, |(most, other, _)| (fits, affinity).cmp(&(most, other)));
+            let other = entry.avoid.is_none_or(|avoid| usize::from(avoid) != i);
+            let order = best.map_or(Ordering::Greater, |(another, most, key, _)| (other, fits, affinity).cmp(&(another, most, key)));
             if fits > 0 && order.then_with(|| self.prefer(now, i, best.map_or(i, |(.., other)| other), entry.class)).is_gt() {
-                best = Some((fits, affinity, i));
+                best = Some((other, fits, affinity, i));
             }
         }
-        best.map(|(fits, _, account)| (account, fits))
+        best.map(|(_, fits, _, account)| (account, fits))
     }
 
     /// Of two accounts the one with the most left, then the less busy, then the longer rested.
@@ -458,6 +537,11 @@ impl Scheduler {
         let client = &self.clients[self.lanes.key(lane).client as usize];
         let (chosen, recipients) = self.choose(now, group, entry, client)?;
         let (delivery, class, keep) = (entry.id, entry.class, self.kept(entry.priority));
+        let chance = match (entry.second, entry.avoid) {
+            (false, _) => Chance::First,
+            (true, Some(avoid)) if usize::from(avoid) == chosen => Chance::Again,
+            (true, _) => Chance::Elsewhere,
+        };
         let need = Need { class, recipients };
         let shared = self.shared_mut(apart).reserve(now, need, keep).ok()?;
         let account = &mut self.accounts[chosen];
@@ -468,49 +552,16 @@ impl Scheduler {
         self.turn += 1;
         account.active += 1;
         account.last_turn = self.turn;
-        account.gates.pass(now, class, delivery);
         let name = account.name.clone();
-        self.routes[usize::from(route)].gates.pass(now, class, delivery);
+        for holder in self.holders(chosen) {
+            let Self { accounts, apps, routes, tenant_gates, .. } = self;
+            holder.gates(accounts, apps, routes, tenant_gates).pass(now, class, delivery);
+        }
         self.lanes.take(lane, recipients);
         self.ready -= 1;
         self.entries[ticket.slot as usize].place = Place::Active;
         self.flights.insert(ticket.slot, Flight { account: chosen, class, own, shared, apart });
-        Some(Decision::Attempt { delivery, account: name, recipients: recipients as u16 })
-    }
-
-    /// Closes, opens or frees the gates that an ended attempt says something about.
-    fn heed(&mut self, now: Timestamp, account: usize, class: Class, ended: &Ended, changes: &mut Vec<Change>) {
-        let pause = ended.pause.as_ref().map(|pause| self.booked(now, account, pause));
-        let account = &mut self.accounts[account];
-        let route = &mut self.routes[usize::from(account.route)];
-        let wide = pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
-        for (gates, who, mine) in
-            [(&mut account.gates, Who::Account(account.name.clone()), !wide), (&mut route.gates, Who::Route(route.name.clone()), wide)]
-        {
-            match &pause {
-                Some(pause) if mine => {
-                    if let Some(until) = gates.of(pause.class).fail(now, ended.started, pause, &self.settings) {
-                        changes.push(Change::Closed { gate: who, until, pause: pause.clone() });
-                    }
-                }
-                // An endpoint's trouble proves nothing about the account. An account's own trouble proves that its endpoint answers.
-                Some(_) if wide => {}
-                _ => {
-                    if gates.succeed(ended.started, class) {
-                        changes.push(Change::Opened { gate: who });
-                    }
-                }
-            }
-            gates.release(ended.delivery);
-        }
-    }
-
-    /// Books what the server says is used up, so that it stays so across restarts: the pause then lasts until the budget frees.
-    fn booked(&mut self, now: Timestamp, account: usize, pause: &Pause) -> Pause {
-        let budget = if pause.scope == Scope::Tenant { &mut self.tenant } else { &mut self.accounts[account].budget };
-        let until = pause.limit.and_then(|limit| budget.close(limit, now)).and_then(|wait| wait.until);
-        let length = until.map_or(pause.length, |until| PauseLength::For(until.since(now)));
-        Pause { length, ..pause.clone() }
+        Some(Decision::Attempt { delivery, account: name, recipients: recipients as u16, chance })
     }
 
     /// Puts a delivery that is nowhere, or whose attempt has ended, where it must wait.
@@ -608,6 +659,13 @@ impl Scheduler {
         number as u16
     }
 
+    pub(super) fn app(&mut self, name: AppName) -> usize {
+        self.apps.iter().position(|app| app.name == name).unwrap_or_else(|| {
+            self.apps.push(App { name, gates: Gates::default() });
+            self.apps.len() - 1
+        })
+    }
+
     pub(super) fn client(&mut self, name: &ClientName) -> u32 {
         match self.client_numbers.get(name) {
             Some(number) => *number,
@@ -648,13 +706,16 @@ impl Scheduler {
 
 impl Account {
     /// One of which nothing was ever used.
-    pub fn new(settings: &AccountSettings, route: u16) -> Self {
+    pub fn new(settings: &AccountSettings, route: u16, app: Option<usize>) -> Self {
         Self {
             name: settings.name.clone(),
             route,
-            connections: settings.connections,
+            app,
+            width: Width::new(settings.connections),
             active: 0,
             gates: Gates::default(),
+            probing: false,
+            probed_in: 1,
             suspended: None,
             budget: Budget::new(&settings.limits),
             last_turn: 0,

@@ -8,6 +8,9 @@ use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 use crate::reply::{Pause, PauseLength, Scope, Step};
 
+mod health;
+mod replies;
+
 const START: Timestamp = Timestamp::from_millis(1_795_285_881_000);
 const ONE: Used = Used { recipients: 1, message: true };
 
@@ -68,8 +71,8 @@ struct Attempt {
 fn drain(scheduler: &mut Scheduler, now: Timestamp) -> Vec<Attempt> {
     std::iter::from_fn(|| scheduler.next(now))
         .map(|decision| match decision {
-            Decision::Attempt { delivery, account, recipients } => Attempt { delivery, account, recipients },
-            Decision::Expire { .. } => panic!("nothing is to expire here"),
+            Decision::Attempt { delivery, account, recipients, .. } => Attempt { delivery, account, recipients },
+            Decision::Expire { .. } | Decision::Probe { .. } => panic!("nothing else is to happen here"),
         })
         .collect()
 }
@@ -536,11 +539,12 @@ fn nothing_is_forgotten_whatever_happens() {
             }
             while let Some(decision) = s.next(now) {
                 match decision {
-                    Decision::Attempt { delivery, account, recipients } => {
+                    Decision::Attempt { delivery, account, recipients, .. } => {
                         assert!(!flying.iter().any(|(other, _)| other.delivery == delivery), "seed {seed}: handed out twice");
                         flying.push((Attempt { delivery, account, recipients }, now));
                     }
                     Decision::Expire { .. } => ended += 1,
+                    Decision::Probe { account } => drop(s.probed(now, &Probed { account, started: now, pause: None })),
                 }
             }
             if dice(20) == 0 {
@@ -571,8 +575,11 @@ fn nothing_is_forgotten_whatever_happens() {
         for _ in 0..100_000 {
             while let Some(decision) = s.next(now) {
                 match decision {
-                    Decision::Attempt { delivery, account, recipients } => flying.push((Attempt { delivery, account, recipients }, now)),
+                    Decision::Attempt { delivery, account, recipients, .. } => {
+                        flying.push((Attempt { delivery, account, recipients }, now))
+                    }
                     Decision::Expire { .. } => ended += 1,
+                    Decision::Probe { account } => drop(s.probed(now, &Probed { account, started: now, pause: None })),
                 }
             }
             let Some((attempt, started)) = flying.pop() else {

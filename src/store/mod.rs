@@ -17,6 +17,7 @@ pub mod sqlite;
 pub use settings::{HistorySettings, Settings};
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Content, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
@@ -232,6 +233,47 @@ pub struct AlarmRow {
     pub told: bool,
 }
 
+/// What is not well with an account, or with more, as the scheduler has learned it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ailment {
+    /// Whose: `account`, `app` or `route` with a name behind a blank, or `tenant`.
+    pub holder: String,
+    /// A class of recipients, `connections`, or empty for all mail; there is one row for each holder and this.
+    pub about: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it was met last.
+    pub met: Timestamp,
+    /// When it is over, or is looked at again.
+    pub until: Timestamp,
+    /// How often it was met in a row.
+    pub level: u32,
+    /// Logins that were tried.
+    pub logins: u32,
+    /// The last of them passed.
+    pub passed: bool,
+    /// Connections that are used.
+    pub using: Option<u32>,
+    /// Whose trouble the server's reply was about.
+    pub scope: String,
+    /// What it asked for.
+    pub length: String,
+    /// For how long, if it said so.
+    pub lasts: Option<Duration>,
+    /// How often it is tried, if not as often as others.
+    pub every: Option<Duration>,
+    /// The limit that it said was used up.
+    pub limit: Option<String>,
+    /// At which step it came.
+    pub step: String,
+    /// Its kind.
+    pub kind: String,
+    /// What was said.
+    pub reason: String,
+    /// Who must do what.
+    pub advice: String,
+}
+
 /// What is kept besides messages.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ledger {
@@ -245,6 +287,10 @@ pub struct Ledger {
     pub alarms: Vec<AlarmRow>,
     /// What is gathered for whom.
     pub gathering: Vec<Gathering>,
+    /// What is not well.
+    pub health: Vec<Ailment>,
+    /// The anchor that its times belong to.
+    pub health_anchor: Option<Anchor>,
 }
 
 /// A queued delivery, for a listing.
@@ -320,6 +366,9 @@ pub trait Spool: Send + Sync + 'static {
 
     /// See [`Self::suspend`].
     fn resume(&self, account: &AccountName) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Records that this is all that is not well; its times are those of the anchor.
+    fn keep_health(&self, health: Vec<Ailment>, anchor: Anchor) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records that these are all alarms there are, together with the mail that tells of them, if there is one.
     fn keep_alarms(&self, alarms: Vec<AlarmRow>, mail: Option<NewMessage>) -> impl Future<Output = Result<(), StoreError>> + Send;

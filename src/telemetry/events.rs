@@ -467,17 +467,31 @@ pub fn held_in_doubt(delivery: DeliveryId, attempt: &InDoubt) {
     );
 }
 
-/// A gate closed or opened.
+/// A gate closed or opened, or an account uses more or fewer connections.
 pub fn gate(change: &Change) {
     match change {
         Change::Closed { gate, until, pause } => closed(gate, *until, pause),
         Change::Opened { gate: Who::Account(account) } => {
-            info!(target: SCHEDULE, event = "account-resumed", account = %account, "account in use again")
+            info!(target: SCHEDULE, event = "account-resumed", account = %account, "account in use again");
         }
+        Change::Opened { gate: Who::App(app) } => info!(target: SCHEDULE, event = "app-resumed", app = %app, "application in use again"),
         Change::Opened { gate: Who::Route(route) } => {
-            info!(target: SCHEDULE, event = "route-resumed", route = %route, "route in use again")
+            info!(target: SCHEDULE, event = "route-resumed", route = %route, "route in use again");
+        }
+        Change::Opened { gate: Who::Tenant } => info!(target: SCHEDULE, event = "tenant-resumed", "mail of the tenant goes again"),
+        Change::Narrowed { account, using, configured, pause } => {
+            let Pause { reason, advice, .. } = pause;
+            warn!(target: SCHEDULE, event = "account-narrowed", account = %account, using, configured, reason, advice, "the server takes fewer connections at a time than are configured");
+        }
+        Change::Widened { account, using, configured } => {
+            info!(target: SCHEDULE, event = "account-widened", account = %account, using, configured, "one connection more is tried");
         }
     }
+}
+
+/// A suspended account, application or tenant was tried with a login of an account, and no mail; `trouble` is what that met, empty if it passed.
+pub fn login_tried(account: &AccountName, trouble: &str) {
+    info!(target: SCHEDULE, event = "login-tried", account = %account, reason = trouble, "login without mail");
 }
 
 fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
@@ -485,6 +499,12 @@ fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
     match gate {
         Who::Account(account) => {
             error!(target: SCHEDULE, event = "account-paused", account = %account, class, until = %until, reason, advice, "account paused; its mail stays queued");
+        }
+        Who::App(app) => {
+            error!(target: SCHEDULE, event = "app-paused", app = %app, class, until = %until, reason, advice, "application paused; the mail of its accounts stays queued");
+        }
+        Who::Tenant => {
+            error!(target: SCHEDULE, event = "tenant-paused", class, until = %until, reason, advice, "tenant paused; its mail stays queued");
         }
         Who::Route(route) => {
             error!(target: SCHEDULE, event = "route-paused", route = %route, class, until = %until, reason, advice, "route paused; its mail stays queued");

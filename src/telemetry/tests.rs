@@ -208,7 +208,8 @@ fn tell_all() {
     alarm(&Alarm::DiskLow, &AlarmChange::Cleared);
     alarm_mail(message.id, 2);
 
-    for gate_of in [Who::Account(account.clone()), Who::Route(route.clone())] {
+    login_tried(&account, "AUTH: 535 5.7.3 Authentication unsuccessful");
+    for gate_of in [Who::Account(account.clone()), Who::App(AppName::new("mailer")), Who::Route(route.clone()), Who::Tenant] {
         let pause = Pause {
             scope: Scope::Account,
             class: None,
@@ -220,7 +221,9 @@ fn tell_all() {
             reason: "busy".to_owned(),
             advice: String::new(),
         };
-        gate(&Change::Closed { gate: gate_of.clone(), until: at, pause });
+        gate(&Change::Closed { gate: gate_of.clone(), until: at, pause: pause.clone() });
+        gate(&Change::Narrowed { account: account.clone(), using: 3, configured: 5, pause });
+        gate(&Change::Widened { account: account.clone(), using: 4, configured: 5 });
         gate(&Change::Opened { gate: gate_of });
     }
     route_unknown(id, &route);

@@ -12,16 +12,16 @@ use crate::smtp::Reply;
 
 use super::oauth::{Token, TokenSource};
 use super::opening::{expect, expect_positive};
-use super::{Connection, Endpoint};
+use super::{Connection, Endpoint, Login};
 
 /// Opens a connection with a token; if the server finds it stale, once more with a fresh one.
-pub(super) async fn open(endpoint: &Endpoint, user: &str, source: &TokenSource) -> Result<Connection, Trouble> {
+pub(super) async fn open(endpoint: &Endpoint, login: &Login, source: &TokenSource) -> Result<Connection, Trouble> {
     let token = token(source).await?;
-    match open_with(endpoint, user, &token).await {
+    match open_with(endpoint, login, &token).await {
         Err(Trouble { step: Step::Auth, cause: Cause::Reply(reply) }) if is_stale_token(Catalogue::builtin(), &reply) => {
             source.stale(&token);
             let fresh = self::token(source).await?;
-            open_with(endpoint, user, &fresh).await
+            open_with(endpoint, login, &fresh).await
         }
         Err(trouble @ Trouble { step: Step::Auth, cause: Cause::Reply(_) }) => {
             source.refused(&token);
@@ -35,9 +35,10 @@ async fn token(source: &TokenSource) -> Result<Token, Trouble> {
     source.token().await.map_err(|fault| Trouble { step: Step::Token, cause: Cause::Token(fault) })
 }
 
-async fn open_with(endpoint: &Endpoint, user: &str, token: &Token) -> Result<Connection, Trouble> {
+async fn open_with(endpoint: &Endpoint, login: &Login, token: &Token) -> Result<Connection, Trouble> {
+    let refusals = login.turns.refusals();
     let mut connection = Connection::greeted(endpoint).await?;
-    connection.xoauth2(user, token.secret()).await?;
+    login.turns.log_in(refusals, connection.xoauth2(&login.user, token.secret())).await?;
     connection.expires_at = Some(token.spent_at());
     Ok(connection)
 }

@@ -69,11 +69,12 @@ impl Connection {
         }
         match &login.credential {
             Credential::Password(password) => {
+                let refusals = login.turns.refusals();
                 let mut connection = Self::greeted(endpoint).await?;
-                connection.authenticate(&login.user, password).await?;
+                login.turns.log_in(refusals, connection.authenticate(&login.user, password)).await?;
                 Ok(connection)
             }
-            Credential::Token(source) => auth::open(endpoint, &login.user, source).await,
+            Credential::Token(source) => auth::open(endpoint, login, source).await,
         }
     }
 

@@ -25,6 +25,7 @@ mod pool;
 mod settings;
 mod stream;
 mod transaction;
+mod turn;
 mod wire;
 
 #[cfg(test)]
@@ -36,3 +37,4 @@ pub use pool::{Attempt, Origin, Pool, deliver};
 pub use settings::{Credential, Endpoint, Login, PoolSettings, Protection, Security, Timeouts};
 pub use stream::TlsFacts;
 pub use transaction::Transaction;
+pub use turn::Turns;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::mail::AccountName;
-use crate::reply::{Catalogue, Cause, End, Report, Step, Trouble, is_stale_token};
+use crate::reply::{Action, Catalogue, Cause, End, Report, Step, Trouble, is_stale_token};
 
 use super::{Connection, Endpoint, Login, PoolSettings, Protection, Transaction};
 
@@ -94,8 +94,18 @@ pub async fn deliver(
 fn attempt(pool: &Pool, account: &AccountName, mut connection: Connection, report: Report, origin: Origin) -> Attempt {
     let steps = connection.laps.take();
     let (protection, converted, passed_dsn_on) = (Some(connection.protection()), connection.converted, connection.offers().dsn);
-    pool.put(account, connection);
+    if is_one_too_many(&report) {
+        part_with(connection);
+    } else {
+        pool.put(account, connection);
+    }
     Attempt { result: Ok(report), origin, protection, converted, passed_dsn_on, steps }
+}
+
+/// The server says that there are too many connections: this one, of those that there are, is closed.
+fn is_one_too_many(report: &Report) -> bool {
+    let End::Stopped(Trouble { step, cause: Cause::Reply(reply) }) = &report.end else { return false };
+    Catalogue::builtin().lookup(*step, reply).action == Action::FewerConnections
 }
 
 /// The connection had ended before MAIL was answered, or its only answer was that it has: 421, or that its token is stale.
@@ -125,6 +135,11 @@ impl Pool {
             }
             part_with(connection);
         }
+    }
+
+    /// Closes the freshest connection of an account: what went wrong on it shall not go wrong on it again. Needs a tokio runtime.
+    pub fn renew(&self, account: &AccountName) {
+        self.take(account).into_iter().for_each(part_with);
     }
 
     /// Keeps a connection warm, or closes it if it cannot or should not be used again. Needs a tokio runtime.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::Extension;
 use super::oauth::TokenSource;
+use super::{Extension, Turns};
 use crate::secret::Secret;
 use crate::tls::Opportunistic;
 
@@ -79,6 +79,8 @@ pub struct Login {
     pub user: String,
     /// What goes with it.
     pub credential: Credential,
+    /// Of all logins of this account.
+    pub turns: Turns,
 }
 
 /// What proves that an account is who it says.

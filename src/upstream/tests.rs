@@ -20,7 +20,11 @@ use server::{Act, Ca, LOCKSTEP, PIPELINED, Rule, Script, Server, at};
 const HEADER: &[u8] = b"From: hve01@contoso.com\r\nSubject: test\r\n\r\n";
 
 fn login() -> Login {
-    Login { user: "hve01@contoso.com".to_owned(), credential: Credential::Password(Secret::new("hunter2".to_owned())) }
+    Login {
+        user: "hve01@contoso.com".to_owned(),
+        credential: Credential::Password(Secret::new("hunter2".to_owned())),
+        turns: Turns::default(),
+    }
 }
 
 fn mailboxes(texts: &[&str]) -> Vec<Recipient> {

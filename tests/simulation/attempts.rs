@@ -1,15 +1,18 @@
 //! What becomes of a decision: the attempt begins, the server counts at some moment, the relay learns of the end, and the disk later still.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hve_relay::budget::Used;
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{Class, DeliveryId};
 use hve_relay::reply::{Pause, PauseLength, Scope, Step};
-use hve_relay::schedule::{Change, Decision, Ended, Scheduler, Who};
+use hve_relay::schedule::{Chance, Decision, Ended, Scheduler};
 
+use super::super::dice::Dice;
 use super::super::observer::Spent;
-use super::{Closure, Event, Fate, Flight, Gate, State, World};
+use super::health::Said;
+use super::{Event, Fate, Flight, State, World};
 
 impl World {
     /// Carries out what the scheduler decides until it has nothing more to say, and then looks whether it is right.
@@ -18,12 +21,18 @@ impl World {
         loop {
             let mut handed_out = Vec::new();
             while let Some(decision) = self.s.next(now) {
+                self.hear_news();
                 assert!(!must_be_idle, "{now}: {decision:?} comes before the deadline, and nothing has happened");
                 match decision {
-                    Decision::Attempt { delivery, account, recipients } => {
+                    Decision::Attempt { delivery, account, recipients, chance } => {
                         let account = self.settings.accounts.iter().position(|settings| settings.name == account).expect("an account");
                         assert!(self.present.contains(&account), "account {account} is not there any more");
+                        self.check_elsewhere(delivery, account, chance);
                         handed_out.push(self.check_start(delivery, account, recipients));
+                    }
+                    Decision::Probe { account } => {
+                        let account = self.settings.accounts.iter().position(|settings| settings.name == account).expect("an account");
+                        self.begin_login(account);
                     }
                     Decision::Expire { delivery } => {
                         let item = self.queue.remove(&delivery).expect("a delivery that is queued");
@@ -33,6 +42,7 @@ impl World {
                     }
                 }
             }
+            self.hear_news();
             self.flush();
             let mut again = false;
             for (attempt, delivery, account, recipients) in handed_out {
@@ -67,10 +77,11 @@ impl World {
         }
         item.state = State::Flying;
         let (class, external) = (item.class, item.class == Class::External);
-        let active = self.log.spent.iter().filter(|spent| spent.account == account && spent.end.is_none()).count();
-        assert!(active < self.settings.accounts[account].connections, "account {account} has no connection free");
+        let active = self.active(account);
+        let allowed = self.allowed(account);
+        assert!(active < allowed, "account {account} has no connection free: {active} of {allowed}");
         assert!(self.suspended.get(&account).is_none_or(|until| until.is_some_and(|until| until <= now)), "account {account} is suspended");
-        for gate in [Gate::Route, Gate::Account(account)] {
+        for gate in self.gates_of(account) {
             assert!(self.closed(gate, class).is_none(), "{gate:?} is closed for {class}");
         }
         self.starts += 1;
@@ -110,17 +121,20 @@ impl World {
     fn begin(&mut self, attempt: u64, delivery: DeliveryId, account: usize, recipients: u16) {
         let trouble = if self.calm { 0 } else { self.shape.trouble };
         let class = self.queue[&delivery].class;
+        let active = self.flights.values().filter(|flight| flight.account == account).count();
+        let too_many = !self.calm && active > self.shape.server_connections[account];
         let flight = self.flights.get_mut(&attempt).expect("handed out");
-        if self.dice.chance(trouble) {
-            let scope = self.dice.pick(&[Scope::Recipient, Scope::Account, Scope::Account, Scope::Tenant, Scope::Connection]);
-            let length = match self.dice.below(4) {
-                0 => PauseLength::BackOff,
-                1 => PauseLength::Suspended,
-                _ => PauseLength::For(self.settings.accounts[account].limits.minute),
+        if too_many || self.dice.chance(trouble) {
+            let pause = if too_many {
+                let (scope, length) = (Scope::Account, PauseLength::FewerConnections);
+                let reason = format!("trouble {attempt}");
+                let (kind, step, advice) = ("too-many".into(), Step::Mail, String::new());
+                Pause { scope, class: None, length, every: None, limit: None, step, kind, reason, advice }
+            } else {
+                let class = if self.dice.chance(50) { Some(class) } else { None };
+                let length = self.settings.accounts[account].limits.minute;
+                trouble_of(&mut self.dice, account, attempt, class, length)
             };
-            let class = if self.dice.chance(50) { Some(class) } else { None };
-            let (step, kind, reason) = (Step::EndOfData, "trouble".into(), format!("trouble {attempt}"));
-            let pause = Pause { scope, class, length, every: None, limit: None, step, kind, reason, advice: String::new() };
             flight.pause = Some(pause).filter(|pause| pause.scope != Scope::Recipient);
             flight.fates.iter_mut().for_each(|(_, fate)| *fate = Fate::Deferred);
         } else if self.dice.chance(trouble / 2) {
@@ -167,7 +181,7 @@ impl World {
         self.stamp(attempt, self.micros);
         let now = self.now();
         let Some(flight) = self.flights.remove(&attempt) else { return };
-        let Flight { delivery, started, fates, doubt, pause, .. } = flight;
+        let Flight { delivery, account: flight_account, started, fates, doubt, pause, .. } = flight;
         let item = &self.queue[&delivery];
         let reserved = fates.len() as u32;
         let taken = fates.iter().filter(|(_, fate)| *fate == Fate::Sent).count() as u32;
@@ -183,29 +197,13 @@ impl World {
             (Some(now.as_millis() - self.wall), used.recipients, used.message, false);
         self.ends += 1;
         self.gifts += u64::from(used.recipients < reserved);
-        let wide = pause.as_ref().is_some_and(|pause| matches!(pause.scope, Scope::Tenant | Scope::Connection));
+        let said = pause.clone().map_or(Said::Well(class, if used.message { None } else { Some(Step::Mail) }), Said::Trouble);
         let changes = self.s.ended(now, &Ended { delivery, started, used, pause });
-        for change in changes {
-            match change {
-                Change::Closed { gate, until, pause } => {
-                    let known = matches!(pause.length, PauseLength::For(_));
-                    assert_eq!(matches!(gate, Who::Route(_)), wide);
-                    self.gates.insert((self.gate(&gate), pause.class), Closure { since: now, until, known });
-                }
-                Change::Opened { gate } => {
-                    let gate = self.gate(&gate);
-                    for of in [None, Some(class)] {
-                        if self.gates.get(&(gate, of)).is_some_and(|closure| !closure.known && started > closure.since) {
-                            self.gates.remove(&(gate, of));
-                        }
-                    }
-                }
-            }
-            self.gifts += 1;
-        }
+        self.hear(flight_account, started, said, changes);
         let fates = fates.into_iter().map(|(recipient, fate)| (recipient, if doubt { Fate::Deferred } else { fate })).collect();
         let item = self.queue.get_mut(&delivery).expect("queued");
         item.queued.attempts += 1;
+        item.last = Some(flight_account);
         let due = if self.dice.chance(20) { now } else { Scheduler::retry_at(&self.settings, now, delivery.message, item.queued.attempts) };
         item.state = State::Ended(fates, due);
         if self.dice.chance(80) {
@@ -235,19 +233,53 @@ impl World {
             self.queue.remove(&delivery);
         }
         self.s.settled(now, delivery, remaining, due);
+        let last = self.queue.get(&delivery).and_then(|item| item.last).filter(|_| due <= now && self.dice.chance(50));
+        if let Some(account) = last {
+            self.s.try_elsewhere(delivery, &self.settings.accounts[account].name);
+        }
+        if let Some(item) = self.queue.get_mut(&delivery) {
+            item.avoid = last;
+        }
+    }
+
+    /// What was refused a moment ago goes on another account, if another can take it.
+    fn check_elsewhere(&mut self, delivery: DeliveryId, account: usize, chance: Chance) {
+        let item = &self.queue[&delivery];
+        let expected = match item.avoid {
+            None => Chance::First,
+            Some(avoid) if avoid == account => Chance::Again,
+            Some(_) => Chance::Elsewhere,
+        };
+        assert_eq!(chance, expected, "{item:?}");
+        if chance == Chance::Again {
+            let others = item.accounts.iter().filter(|other| **other != account);
+            let open = |other: &usize| self.active(*other) < self.allowed(*other) && !self.is_hindered(*other, item.class, item.priority);
+            let open: Vec<usize> = others.copied().filter(open).collect();
+            assert!(open.is_empty(), "{delivery} goes on {account} again, and {open:?} could take it");
+        }
+        self.tally.elsewhere += u64::from(chance == Chance::Elsewhere);
     }
 
     pub(super) fn settle(&mut self, recipient: u32, fate: Fate) {
         let before = self.fates[recipient as usize].replace(fate);
         assert_eq!(before, None, "recipient {recipient} comes to an end twice");
     }
+}
 
-    fn gate(&self, who: &Who) -> Gate {
-        match who {
-            Who::Route(_) => Gate::Route,
-            Who::Account(name) => {
-                Gate::Account(self.settings.accounts.iter().position(|account| account.name == *name).expect("an account"))
-            }
-        }
-    }
+/// Trouble of whoever it may be, which at most this class of mail meets.
+pub(super) fn trouble_of(dice: &mut Dice, account: usize, number: u64, class: Option<Class>, minute: Duration) -> Pause {
+    let scopes = [Scope::Recipient, Scope::Account, Scope::Account, Scope::App, Scope::Tenant, Scope::Connection];
+    let scope = dice.pick(&scopes);
+    let length = match dice.below(4) {
+        0 => PauseLength::BackOff,
+        1 => PauseLength::Suspended,
+        _ => PauseLength::For(minute),
+    };
+    let step = dice.pick(&[Step::Auth, Step::Mail, Step::EndOfData]);
+    let class = class.filter(|_| step > Step::Auth);
+    // Of accounts in the same trouble the tenant is told: that has its own tests.
+    let kind = format!("trouble of {account}").into();
+    let every = if dice.chance(30) { Some(minute * 3) } else { None };
+    let (reason, advice) = (format!("trouble {number}"), String::new());
+    Pause { scope, class, length, every, limit: None, step, kind, reason, advice }
 }

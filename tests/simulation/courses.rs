@@ -54,7 +54,7 @@ fn run(
             s.ended(now, &Ended { delivery, started, used, pause: None });
             s.settled(now, delivery, 0, now);
         }
-        while let Some(Decision::Attempt { delivery, account, recipients }) = s.next(now) {
+        while let Some(Decision::Attempt { delivery, account, recipients, .. }) = s.next(now) {
             let account = names.iter().position(|name| *name == account).expect("an account");
             let end = micros + lasts();
             ends.push(Reverse((end, delivery, recipients, now)));

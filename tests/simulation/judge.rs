@@ -16,6 +16,8 @@ use super::{Fate, Flight, Gate, Item, Promise, State, World};
 enum Hindrance {
     Suspension,
     Gate,
+    /// A gate that a login must open.
+    Login,
     Budget(Option<usize>, LimitName),
 }
 
@@ -63,8 +65,8 @@ impl World {
             self.tally.idle += 1;
             let mut standing = Standing::default();
             for number in accounts {
-                let active = self.log.spent.iter().filter(|spent| spent.account == *number && spent.end.is_none()).count();
-                let full = active >= self.settings.accounts[*number].connections;
+                let active = self.active(*number);
+                let full = active >= self.allowed(*number);
                 let hindrances = self.hindrances(*number, *class, *priority);
                 assert!(full || !hindrances.is_empty(), "{class} mail of {priority} priority waits, and account {number} could take it");
                 let mut opens = Bound::Between(self.true_millis(), self.true_millis());
@@ -76,11 +78,19 @@ impl World {
                         _ => Bound::Unknown,
                     };
                 }
-                if let (Bound::Between(_, late), false) = (opens, full) {
+                let by_login = hindrances.iter().any(|(hindrance, _)| *hindrance == Hindrance::Login);
+                // One login at a time: the next gate of the account waits for its end.
+                let busy = full || by_login && self.logins.contains_key(number);
+                if let (Bound::Between(_, late), false) = (opens, busy) {
                     let latest = Timestamp::from_millis(late + self.wall);
-                    assert!(deadline.is_some_and(|deadline| deadline <= latest), "{deadline:?} is later than {latest}, when mail can go");
+                    assert!(
+                        deadline.is_some_and(|deadline| deadline <= latest),
+                        "{deadline:?} is later than {latest}, when mail can go on account {number}: {hindrances:?}, {:?}, {:?}",
+                        self.gates,
+                        self.logins
+                    );
                 }
-                standing.fragile |= full || opens == Bound::Unknown;
+                standing.fragile |= full || opens == Bound::Unknown || by_login;
                 standing.accounts.push((*number, full, opens, hindrances));
             }
             stands.push(standing);
@@ -123,7 +133,9 @@ impl World {
                 standing.accounts.iter().any(|(_, full, _, hindrances)| *full && hindrances.iter().all(|(_, bound)| past(bound)))
             }
             Reason::Suspended(words) => words == "audit" && explained(&|hindrance| *hindrance == Hindrance::Suspension),
-            Reason::Paused { reason, .. } => reason.starts_with("trouble") && explained(&|hindrance| *hindrance == Hindrance::Gate),
+            Reason::Paused { reason, .. } => {
+                reason.starts_with("trouble") && explained(&|hindrance| matches!(hindrance, Hindrance::Gate | Hindrance::Login))
+            }
             Reason::Budget { account: whose, limit } => {
                 let number =
                     whose.as_ref().map(|name| self.settings.accounts.iter().position(|account| account.name == *name).expect("one"));
@@ -174,10 +186,13 @@ impl World {
             let Some(closure) = self.gates.get(&(gate, of)) else { continue };
             let passes = |flight: &&Flight| {
                 flight.started >= closure.until
-                    && (gate == Gate::Route || gate == Gate::Account(flight.account))
+                    && self.gates_of(flight.account).contains(&gate)
                     && of.is_none_or(|of| self.queue[&flight.delivery].class == of)
             };
-            if now < closure.until {
+            let by_login = closure.suspended && !closure.passed;
+            if closure.ahead.is_some() && !closure.known || by_login && closure.until <= now {
+                opens = Some(Bound::Unknown);
+            } else if now < closure.until {
                 let at = closure.until.as_millis() - self.wall;
                 opens = match opens {
                     Some(Bound::Unknown) => opens,
@@ -191,6 +206,11 @@ impl World {
         opens
     }
 
+    /// Whether anything may keep an account from taking mail of a class and priority, connections apart.
+    pub(super) fn is_hindered(&self, number: usize, class: Class, priority: Priority) -> bool {
+        !self.hindrances(number, class, priority).is_empty()
+    }
+
     /// All that keeps an account from taking mail of a class and priority, and until when, connections apart.
     fn hindrances(&self, number: usize, class: Class, priority: Priority) -> Vec<(Hindrance, Bound)> {
         let now = self.true_millis();
@@ -202,8 +222,10 @@ impl World {
                 None => found.push((Hindrance::Suspension, Bound::Unknown)),
             }
         }
-        for gate in [Gate::Route, Gate::Account(number)] {
-            found.extend(self.closed(gate, class).map(|bound| (Hindrance::Gate, bound)));
+        for gate in self.gates_of(number) {
+            let by_login = [None, Some(class)].iter().filter_map(|of| self.gates.get(&(gate, *of))).any(|it| it.suspended && !it.passed);
+            let hindrance = if by_login { Hindrance::Login } else { Hindrance::Gate };
+            found.extend(self.closed(gate, class).map(|bound| (hindrance, bound)));
         }
         let kept = if priority == Priority::High { 0 } else { self.shape.reserve * 10 };
         let budgets: [(Option<usize>, &Limits); 2] =

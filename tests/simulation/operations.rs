@@ -3,7 +3,7 @@
 use hve_relay::budget::{self, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::schedule::{Scheduler, Suspension};
+use hve_relay::schedule::{Closed, HealthRow, Learned, Scheduler, Suspension};
 
 use super::{Fate, Gate, Rows, State, World, account};
 
@@ -56,7 +56,13 @@ impl World {
             }
             None => {
                 self.suspended.remove(&number);
+                self.widths.remove(&number);
                 self.gates.retain(|(gate, _), _| *gate != Gate::Account(number));
+                // What stands before others too may be tried at once.
+                let shared = self.gates_of(number);
+                for (_, closure) in self.gates.iter_mut().filter(|((gate, _), closure)| shared.contains(gate) && !closure.known) {
+                    closure.until = closure.until.min(closure.since);
+                }
             }
         }
     }
@@ -111,11 +117,21 @@ impl World {
                 item.recipients.iter().for_each(|recipient| self.doubts[*recipient as usize] += 1);
                 (item.state, item.queued.due) = (State::Queued, now);
             }
-            item.promise = None;
+            (item.promise, item.avoid) = (None, None);
             item.queued.due = item.queued.due.min(latest);
             self.s.add(now, item.queued.clone());
         }
-        self.gates.clear();
+        self.s.restore_health(now, shifted(&self.health, shift));
+        self.logins.clear();
+        (self.gates, self.widths) = self.kept.clone();
+        let longest = self.settings.pause_max;
+        for closure in self.gates.values_mut() {
+            closure.ahead = None;
+            let move_by = |at: Timestamp| Timestamp::from_millis(at.as_millis() + shift);
+            (closure.since, closure.until) = (move_by(closure.since), move_by(closure.until));
+            // What lies further ahead than it ever could comes from a clock that was ahead.
+            closure.until = closure.until.min(now + closure.length.unwrap_or(if closure.suspended { closure.interval } else { longest }));
+        }
         let suspended = self.suspended.clone();
         // The store knows them by name, whether they are there or not.
         suspended.into_iter().for_each(|(account, until)| self.suspend(account, Some(until)));
@@ -153,6 +169,7 @@ impl World {
             }
             // What stood in its way before is tried anew.
             self.gates.retain(|(gate, _), _| *gate != Gate::Account(number));
+            self.widths.remove(&number);
         }
     }
 
@@ -166,7 +183,7 @@ impl World {
         let permitted: Vec<(DeliveryId, Vec<usize>)> = self.queue.iter().map(|(id, item)| (*id, self.permitted(&item.queued))).collect();
         for (id, accounts) in permitted {
             let item = self.queue.get_mut(&id).expect("queued");
-            (item.accounts, item.promise) = (accounts, None);
+            (item.accounts, item.promise, item.avoid) = (accounts, None, None);
         }
         self.gifts += 1;
         self.flush();
@@ -196,6 +213,10 @@ impl World {
                 budget::Change::Remove { limit, slot } => self.rows.remove(&(change.account, limit, slot)),
             };
         }
+        if let Some(health) = self.s.health_changes() {
+            self.health = health;
+        }
+        self.kept = (self.gates.clone(), self.widths.clone());
         self.log.spent.iter_mut().for_each(|spent| spent.kept = true);
         if self.dice.chance(5) {
             let state = self.s.budget_state().into_iter().map(|change| match change.change {
@@ -239,4 +260,20 @@ fn looser(one: &Limits, other: &Limits) -> Limits {
         messages_per_minute: most(one.messages_per_minute, other.messages_per_minute),
         ..other.clone()
     }
+}
+
+/// With their times on a clock that is ahead by so much.
+fn shifted(rows: &[HealthRow], shift: i64) -> Vec<HealthRow> {
+    let moved = |at: Timestamp| Timestamp::from_millis(at.as_millis() + shift);
+    let row = |row: &HealthRow| match row.clone() {
+        HealthRow::Gate { who, class, closed } => {
+            let (since, met, until) = (moved(closed.since), moved(closed.met), moved(closed.until));
+            HealthRow::Gate { who, class, closed: Closed { since, met, until, ..closed } }
+        }
+        HealthRow::Width { account, learned } => {
+            let (since, met, grows_at) = (moved(learned.since), moved(learned.met), moved(learned.grows_at));
+            HealthRow::Width { account, learned: Learned { since, met, grows_at, ..learned } }
+        }
+    };
+    rows.iter().map(row).collect()
 }

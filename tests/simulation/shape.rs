@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hve_relay::budget::{Limits, Share, Unit};
-use hve_relay::mail::{Class, ClientName, Priority, RouteName};
+use hve_relay::mail::{AppName, Class, ClientName, Priority, RouteName};
 use hve_relay::schedule::{AccountSettings, Affinity, ClientSettings, OnDoubt, Settings};
 use hve_relay::smtp::Mailbox;
 
@@ -19,6 +19,8 @@ pub struct Shape {
     pub span: Duration,
     /// The longest attempt.
     pub latency: Duration,
+    /// How many connections of each account the server takes at a time.
+    pub server_connections: Vec<usize>,
     /// How many attempts in a hundred meet trouble.
     pub trouble: u64,
     pub operations: u64,
@@ -49,11 +51,12 @@ impl Shape {
             .map(|i| AccountSettings {
                 name: account(i),
                 route: RouteName::new("hve"),
-                app: None,
+                app: dice.chance(30).then(|| AppName::new("mailer")),
                 connections: 1 + dice.below(4) as usize,
                 limits: same.clone().unwrap_or_else(|| limits(dice, windows, 1)),
             })
             .collect();
+        let server_connections = accounts.iter().map(|_| if dice.chance(30) { 1 + dice.below(4) as usize } else { usize::MAX }).collect();
         let tenant = if dice.chance(30) {
             limits(dice, windows, accounts.len() as u32)
         } else {
@@ -97,6 +100,7 @@ impl Shape {
             settings,
             reserve,
             span: dice.pick(&[minutes(1), minutes(20), minutes(300)]),
+            server_connections,
             latency: dice.pick(&[Duration::ZERO, Duration::from_millis(2), Duration::from_secs(1), Duration::from_secs(100)]),
             trouble: dice.pick(&[0, 0, 10, 40]),
             operations: dice.pick(&[0, 0, 3, 10]),

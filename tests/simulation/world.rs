@@ -4,21 +4,24 @@
 //! here or by the observers, from what happened alone.
 
 mod attempts;
+mod health;
 mod judge;
 mod operations;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
 
 use hve_relay::budget::{LimitName, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, Class, DeliveryId, Priority, QueueId, Queued, RouteName};
-use hve_relay::reply::Pause;
-use hve_relay::schedule::{Scheduler, Settings};
+use hve_relay::reply::{Pause, Step};
+use hve_relay::schedule::{HealthRow, Scheduler, Settings};
 
 use super::dice::Dice;
 use super::observer::{Log, Upstream};
 use super::shape::Shape;
+use health::Login;
 
 /// What a run looked at, so that a simulation that looks at nothing is noticed.
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,6 +36,12 @@ pub struct Tally {
     pub waits: u64,
     /// Waits that named a time at which, as then seen, it went.
     pub kept_promises: u64,
+    /// Logins without mail.
+    pub logins: u64,
+    /// Changes of the connections that an account uses.
+    pub widths: u64,
+    /// Attempts that went elsewhere than the one before.
+    pub elsewhere: u64,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -44,6 +53,9 @@ impl std::ops::AddAssign for Tally {
         self.idle += other.idle;
         self.waits += other.waits;
         self.kept_promises += other.kept_promises;
+        self.logins += other.logins;
+        self.widths += other.widths;
+        self.elsewhere += other.elsewhere;
     }
 }
 
@@ -58,6 +70,8 @@ enum Event {
     Stamp(u64),
     /// The relay learns of the end of an attempt.
     End(u64),
+    /// The relay learns of the end of an account's login without mail.
+    Probed(usize, u64),
     /// The end of an attempt is on the disk.
     Record(DeliveryId),
     Operator,
@@ -78,6 +92,9 @@ struct Item {
     /// Its recipients that are not settled, by numbers that are unique in the world.
     recipients: Vec<u32>,
     state: State,
+    /// The account of its last attempt, and the one that it is better off without.
+    last: Option<usize>,
+    avoid: Option<usize>,
     promise: Option<Promise>,
 }
 
@@ -125,19 +142,34 @@ struct Flight {
     limits: [Limits; 2],
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Closure {
     since: Timestamp,
     until: Timestamp,
     /// It opens by itself; else one attempt goes ahead.
     known: bool,
+    /// So long, if that is known.
+    length: Option<Duration>,
+    /// A login goes ahead, so often.
+    suspended: bool,
+    interval: Duration,
+    /// That has passed, and a message may follow.
+    passed: bool,
+    /// Where its trouble was met.
+    step: Step,
+    /// The account whose login is under way.
+    ahead: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Gate {
     Route,
+    App,
+    Tenant,
     Account(usize),
 }
+
+type Gates = BTreeMap<(Gate, Option<Class>), Closure>;
 
 type Rows = BTreeMap<(Option<AccountName>, LimitName, u32), Row>;
 
@@ -167,7 +199,13 @@ pub struct World {
     log: Log,
     upstream: Vec<Upstream>,
     tenant: Upstream,
-    gates: BTreeMap<(Gate, Option<Class>), Closure>,
+    gates: Gates,
+    logins: BTreeMap<usize, Login>,
+    /// The connections that accounts use, where they have learned it.
+    widths: BTreeMap<usize, usize>,
+    /// What the disk holds of it, and how the world stood then.
+    health: Vec<HealthRow>,
+    kept: (Gates, BTreeMap<usize, usize>),
     suspended: BTreeMap<usize, Option<Timestamp>>,
     /// How often the server took each recipient, how often it may have without the relay knowing, and what became of it.
     taken: Vec<u32>,
@@ -210,6 +248,10 @@ impl World {
             upstream: (0..accounts).map(|_| Upstream::default()).collect(),
             tenant: Upstream::default(),
             gates: BTreeMap::new(),
+            logins: BTreeMap::new(),
+            widths: BTreeMap::new(),
+            health: Vec::new(),
+            kept: Default::default(),
             suspended: BTreeMap::new(),
             taken: Vec::new(),
             doubts: Vec::new(),
@@ -284,6 +326,7 @@ impl World {
             Event::Arrive { client, left } => self.arrive(client, left),
             Event::Stamp(attempt) => self.stamp(attempt, self.micros),
             Event::End(attempt) => self.end(attempt),
+            Event::Probed(account, number) => self.end_login(account, number),
             Event::Record(delivery) => self.record(delivery),
             Event::Operator => self.operate(),
             Event::Restart => self.restart(),
@@ -348,7 +391,10 @@ impl World {
         self.tally.deliveries += 1;
         self.s.add(now, queued.clone());
         let recipients = (first..first + count).collect();
-        self.queue.insert(queued.id, Item { class, priority, queued, accounts, recipients, state: State::Queued, promise: None });
+        self.queue.insert(
+            queued.id,
+            Item { class, priority, queued, accounts, recipients, state: State::Queued, last: None, avoid: None, promise: None },
+        );
         if left > 1 {
             let gap = self.shape.clients[client].gap;
             let ahead = self.dice.length(gap);

@@ -33,6 +33,7 @@ macro_rules! conformance {
             what_is_rerouted_goes_there_also_after_a_restart,
             the_end_of_an_attempt_can_hold_and_tells_of_doubt, a_removed_delivery_is_gone_and_its_message_with_the_last, the_last_reply_is_that_of_the_last_attempt,
             a_listing_comes_in_pages_oldest_first, a_listing_goes_on_behind_what_has_gone, alarms_are_kept_with_the_mail_that_tells_of_them,
+            what_was_learned_of_accounts_is_kept_whole_with_its_clock,
             what_is_gathered_comes_with_the_settlement_and_goes_with_the_digest, a_delay_is_told_once, recipients_part_into_deliveries_of_their_own);
     };
     ($bed:expr; $($case:ident),+) => {

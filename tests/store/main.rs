@@ -227,7 +227,8 @@ async fn a_queue_of_version_2_is_brought_up_whole() {
         }
         let doubts: Vec<_> = queued(&spool).await.into_iter().filter_map(|it| Some((it.id.to_string(), it.in_doubt?.recipients))).collect();
         assert_eq!(doubts, [(part(2, 1), 1)]);
-        let Ledger { budget, anchor, suspended, alarms, gathering } = spool.ledger().await.expect("served");
+        let Ledger { budget, anchor, suspended, alarms, gathering, health, health_anchor } = spool.ledger().await.expect("served");
+        assert_eq!((health, health_anchor), (Vec::new(), None));
         assert_eq!(
             (budget.len(), anchor.map(|anchor| anchor.boot), suspended.len(), alarms.len() + gathering.len()),
             (1, Some(5_000), 1, 0)
@@ -264,7 +265,8 @@ async fn a_queue_of_version_3_is_brought_up_whole() {
         let notify = "SUCCESS,DELAY".parse().ok();
         let orcpt = "rfc822;c@fabrikam.example".parse().ok();
         assert_eq!(asked.delivery.recipients[0].dsn, RecipientDsn { notify, orcpt });
-        assert_eq!(spool.ledger().await.expect("served").alarms.len(), 1);
+        let Ledger { alarms, health, health_anchor, .. } = spool.ledger().await.expect("served");
+        assert_eq!((alarms.len(), health.len(), health_anchor), (1, 0, None));
         spool.close().await;
     }
     let spool = bed.open();

@@ -270,6 +270,18 @@ impl Setup {
         self
     }
 
+    /// How often a suspended account is tried.
+    pub fn probe(mut self, interval: &str) -> Self {
+        self.queue = self.queue.replace("probe = \"400ms\"", &format!("probe = \"{interval}\""));
+        self
+    }
+
+    /// The longest pause.
+    pub fn pause_max(mut self, longest: &str) -> Self {
+        self.queue = self.queue.replace("pause_max = \"400ms\"", &format!("pause_max = \"{longest}\""));
+        self
+    }
+
     /// Adds a line to `[queue]`.
     pub fn queue(mut self, line: &str) -> Self {
         self.queue.push_str(line);

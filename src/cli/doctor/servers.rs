@@ -23,7 +23,7 @@ use crate::reply::{self, Catalogue, Cause, Step, Trouble};
 use crate::tls::Opportunistic;
 use crate::units::{ByteSize, format_duration};
 use crate::upstream::oauth::{TokenSource, days_left};
-use crate::upstream::{Connection, Credential, Endpoint, Login, Offers, Security, Timeouts, TlsFacts};
+use crate::upstream::{Connection, Credential, Endpoint, Login, Offers, Security, Timeouts, TlsFacts, Turns};
 
 /// Accounts that are tried at a time.
 const AT_ONCE: usize = 4;
@@ -225,7 +225,7 @@ async fn accounts(
                     }
                 },
             };
-            let login = Login { user: credentials.user.clone(), credential };
+            let login = Login { user: credentials.user.clone(), credential, turns: Turns::default() };
             let (endpoint, catalogue) = (endpoint.clone(), catalogue.clone());
             running.spawn(async move { (i, logged_in(about, &endpoint, &login, &catalogue).await) });
         }

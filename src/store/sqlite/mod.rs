@@ -59,8 +59,8 @@ use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
 use super::{
-    AlarmRow, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settled, Settlement, Spool, Start, Started, StoreError, Suspended,
-    Telling,
+    Ailment, AlarmRow, Anchor, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settled, Settlement, Spool, Start, Started,
+    StoreError, Suspended, Telling,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
@@ -377,6 +377,10 @@ impl Spool for Sqlite {
 
     async fn resume(&self, account: &AccountName) -> Result<(), StoreError> {
         self.submit(Operation::Resume(account.clone())).await.map(drop)
+    }
+
+    async fn keep_health(&self, health: Vec<Ailment>, anchor: Anchor) -> Result<(), StoreError> {
+        self.submit(Operation::KeepHealth { health, anchor }).await.map(drop)
     }
 
     async fn keep_alarms(&self, alarms: Vec<AlarmRow>, mail: Option<NewMessage>) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::types::Type;
@@ -16,7 +17,7 @@ use crate::mail::{
     Recipient, Reported, RouteName,
 };
 use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, RecipientDsn, ReversePath};
-use crate::store::{AlarmRow, Anchor, BudgetRow, Gathering, Job, Ledger, Listed, StoreError, Suspended};
+use crate::store::{Ailment, AlarmRow, Anchor, BudgetRow, Gathering, Job, Ledger, Listed, StoreError, Suspended};
 
 /// Deliveries read at a time, each on a connection of its own that is then kept; more would only contend for the processors.
 pub(super) const AT_ONCE: usize = 4;
@@ -228,15 +229,52 @@ pub(super) fn ledger(connection: &Connection) -> Result<Ledger> {
         let since = Timestamp::from_millis(row.get(2)?);
         Ok(Gathering { reader: mailbox(row, 0)?, count: usize::try_from(count).unwrap_or(usize::MAX), since })
     })?;
-    let anchor = connection.query_row("SELECT boot_id, boot, at, ahead FROM anchor", [], |row| {
-        Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?), ahead: row.get(3)? })
-    });
+    let anchor = |table: &str| {
+        let select = format!("SELECT boot_id, boot, at, ahead FROM {table}");
+        let read =
+            |row: &Row| Ok(Anchor { boot_id: row.get(0)?, boot: row.get(1)?, at: Timestamp::from_millis(row.get(2)?), ahead: row.get(3)? });
+        connection.query_row(&select, [], read).optional()
+    };
+    let mut health = connection.prepare(
+        "SELECT holder, about, since, met, until, level, logins, passed, uses, scope, length, lasts, every, limit_name, step, kind, reason, advice
+           FROM health ORDER BY holder, about",
+    )?;
+    let health = health.query_map([], ailment)?;
     Ok(Ledger {
         budget: budget.collect::<Result<_>>()?,
-        anchor: anchor.optional()?,
+        anchor: anchor("anchor")?,
         suspended: suspended.collect::<Result<_>>()?,
         alarms: alarms.collect::<Result<_>>()?,
         gathering: gathering.collect::<Result<_>>()?,
+        health: health.collect::<Result<_>>()?,
+        health_anchor: anchor("health_anchor")?,
+    })
+}
+
+fn ailment(row: &Row) -> Result<Ailment> {
+    let time = |column| row.get(column).map(Timestamp::from_millis);
+    let length = |column| {
+        row.get::<_, Option<i64>>(column).map(|millis| millis.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis))
+    };
+    Ok(Ailment {
+        holder: row.get(0)?,
+        about: row.get(1)?,
+        since: time(2)?,
+        met: time(3)?,
+        until: time(4)?,
+        level: row.get(5)?,
+        logins: row.get(6)?,
+        passed: row.get(7)?,
+        using: row.get(8)?,
+        scope: row.get(9)?,
+        length: row.get(10)?,
+        lasts: length(11)?,
+        every: length(12)?,
+        limit: row.get(13)?,
+        step: row.get(14)?,
+        kind: row.get(15)?,
+        reason: row.get(16)?,
+        advice: row.get(17)?,
     })
 }
 

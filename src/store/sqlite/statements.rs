@@ -1,13 +1,14 @@
 //! What an operation writes, statement by statement. All run inside a transaction of the writer's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Delivery, DeliveryId, Gathered, Kind, Message, QueueId, Recipient, Reported, RouteName};
 use crate::smtp::Mailbox;
-use crate::store::{AlarmRow, Anchor, BudgetRow, NewMessage, Parted, Settlement, Start, Suspended, Telling};
+use crate::store::{Ailment, AlarmRow, Anchor, BudgetRow, NewMessage, Parted, Settlement, Start, Suspended, Telling};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -268,6 +269,43 @@ pub(super) fn keep_alarms(connection: &Connection, alarms: &[AlarmRow]) -> Resul
     alarms.iter().try_for_each(|AlarmRow { name, since, why, cleared, told }| {
         insert.execute(params![name, since.as_millis(), why, cleared.map(Timestamp::as_millis), told]).map(drop)
     })
+}
+
+/// Remembers this in place of all that was known of health.
+pub(super) fn keep_health(connection: &Connection, health: &[Ailment], anchor: &Anchor) -> Result<()> {
+    let millis = |length: Option<Duration>| length.map(|length| i64::try_from(length.as_millis()).unwrap_or(i64::MAX));
+    connection.prepare_cached("DELETE FROM health")?.execute([])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO health (holder, about, since, met, until, level, logins, passed, uses, scope, length, lasts, every, limit_name, step, kind,
+         reason, advice) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+    )?;
+    for it in health {
+        insert.execute(params![
+            it.holder,
+            it.about,
+            it.since.as_millis(),
+            it.met.as_millis(),
+            it.until.as_millis(),
+            it.level,
+            it.logins,
+            it.passed,
+            it.using,
+            it.scope,
+            it.length,
+            millis(it.lasts),
+            millis(it.every),
+            it.limit,
+            it.step,
+            it.kind,
+            it.reason,
+            it.advice,
+        ])?;
+    }
+    let Anchor { boot_id, boot, at, ahead } = anchor;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO health_anchor (one, boot_id, boot, at, ahead) VALUES (1, ?1, ?2, ?3, ?4)")?
+        .execute(params![boot_id, boot, at.as_millis(), ahead])
+        .map(drop)
 }
 
 /// Remembers the highest id given out.

@@ -192,11 +192,43 @@ CREATE TABLE alarm (
     .into()
 }
 
-/// The numbers of deliveries that recipients part into.
+/// The numbers of deliveries that recipients part into, and what is not well with accounts.
 fn version_4() -> String {
     "
 -- The highest number that a delivery of it got when recipients parted from theirs; 0: none did. It is never given again.
 ALTER TABLE message ADD COLUMN parts INTEGER NOT NULL DEFAULT 0;
+
+-- What was learned of accounts, applications, routes and the tenant, as long as they are not well.
+CREATE TABLE health (
+    holder     TEXT NOT NULL,     -- account, app or route with its name, or tenant
+    about      TEXT NOT NULL,     -- internal or external mail, connections; empty: all mail
+    since      INTEGER NOT NULL,
+    met        INTEGER NOT NULL,  -- the last time
+    until      INTEGER NOT NULL,  -- when it is over, or is looked at again
+    level      INTEGER NOT NULL,  -- how often in a row
+    logins     INTEGER NOT NULL,  -- tried in it
+    passed     INTEGER NOT NULL,  -- the last of them
+    uses       INTEGER,           -- connections
+    scope      TEXT NOT NULL,
+    length     TEXT NOT NULL,
+    lasts      INTEGER,           -- milliseconds
+    every      INTEGER,           -- milliseconds
+    limit_name TEXT,
+    step       TEXT NOT NULL,
+    kind       TEXT NOT NULL,
+    reason     TEXT NOT NULL,
+    advice     TEXT NOT NULL,
+    PRIMARY KEY (holder, about)
+) STRICT, WITHOUT ROWID;
+
+-- Which point of the boot clock is which point of the time in that table; one row, as in anchor.
+CREATE TABLE health_anchor (
+    one     INTEGER PRIMARY KEY CHECK (one = 1),
+    boot_id TEXT NOT NULL,
+    boot    INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    ahead   INTEGER NOT NULL
+) STRICT;
 "
     .into()
 }

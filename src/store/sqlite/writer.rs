@@ -26,7 +26,7 @@ use super::{Shared, fault};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Content, Delivery, DeliveryId, Message, QueueId, RouteName};
 use crate::smtp::Mailbox;
-use crate::store::{AlarmRow, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended, Telling};
+use crate::store::{Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended, Telling};
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
@@ -50,6 +50,7 @@ pub(super) enum Operation {
     KeepLedger(Bookkeeping),
     Suspend(Suspended),
     Resume(AccountName),
+    KeepHealth { health: Vec<Ailment>, anchor: Anchor },
     KeepAlarms { alarms: Vec<AlarmRow>, mail: Option<NewMessage> },
     Warn { delivery: DeliveryId, telling: Telling },
     Digest { reader: Mailbox, mark: i64, notice: Option<NewMessage> },
@@ -240,6 +241,7 @@ impl Writer {
             | Operation::KeepLedger(_)
             | Operation::Suspend(_)
             | Operation::Resume(_)
+            | Operation::KeepHealth { .. }
             | Operation::KeepAlarms { .. }
             | Operation::Warn { .. }
             | Operation::Digest { .. } => {}
@@ -317,6 +319,7 @@ impl Operation {
             Self::KeepLedger(Bookkeeping::Changed(_)) => Ok(Applied::Recorded),
             Self::Suspend(suspended) => statements::suspend(connection, suspended).map(|()| Applied::Recorded),
             Self::Resume(account) => statements::resume(connection, account).map(|()| Applied::Recorded),
+            Self::KeepHealth { health, anchor } => statements::keep_health(connection, health, anchor).map(|()| Applied::Recorded),
             Self::KeepAlarms { alarms, mail } => {
                 statements::keep_alarms(connection, alarms)?;
                 mail.as_ref().map_or(Ok(()), |mail| statements::accept_own(connection, mail)).map(|()| Applied::Recorded)

@@ -194,13 +194,24 @@ impl Counters {
 }
 
 /// The kinds of alarms.
-const ALARMS: [&str; 6] = ["account-suspended", "route-suspended", "disk-low", "certificate-ending", "secret-ending", "queue-old"];
+const ALARMS: [&str; 8] = [
+    "account-suspended",
+    "app-suspended",
+    "route-suspended",
+    "tenant-suspended",
+    "disk-low",
+    "certificate-ending",
+    "secret-ending",
+    "queue-old",
+];
 
 /// An alarm's kind.
 pub(super) fn alarm_word(alarm: &Alarm) -> &'static str {
     match alarm {
         Alarm::AccountSuspended(_) => "account-suspended",
+        Alarm::AppSuspended(_) => "app-suspended",
         Alarm::RouteSuspended(_) => "route-suspended",
+        Alarm::TenantSuspended => "tenant-suspended",
         Alarm::DiskLow => "disk-low",
         Alarm::CertificateEnding(_) => "certificate-ending",
         Alarm::SecretEnding(_) => "secret-ending",

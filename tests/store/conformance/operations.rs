@@ -5,7 +5,7 @@ use std::time::Duration;
 use hve_relay::mail::{AccountName, Action, Class, ClientName, DeliveryId, Gathered, Reported, RouteName};
 use hve_relay::smtp::{EnhancedStatus, Mailbox};
 use hve_relay::store::{
-    AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Parted, Settled, Settlement, Spool, Suspended, Telling,
+    Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Parted, Settled, Settlement, Spool, Suspended, Telling,
 };
 
 use super::{Bed, deferred, first, notice, queued, told};
@@ -77,6 +77,44 @@ pub async fn accounts_stay_suspended_until_they_are_resumed(bed: impl Bed) {
     drop(spool);
     let left = bed.open().ledger().await.expect("served").suspended;
     assert_eq!(left, [suspended(1, None, "für immer"), suspended(3, Some(now()), "migration")]);
+}
+
+pub async fn what_was_learned_of_accounts_is_kept_whole_with_its_clock(bed: impl Bed) {
+    let anchor = |boot: i64| Anchor { boot_id: "first".into(), boot, at: now(), ahead: -7 };
+    let ailment = |holder: &str, about: &str, using: Option<u32>| Ailment {
+        holder: holder.into(),
+        about: about.into(),
+        since: now(),
+        met: now() + Duration::from_secs(1),
+        until: now() + Duration::from_secs(1_200),
+        level: 3,
+        logins: 2,
+        passed: using.is_none(),
+        using,
+        scope: "account".into(),
+        length: "suspended".into(),
+        lasts: using.map(|_| Duration::from_millis(86_400_001)),
+        every: using.map(|_| Duration::from_secs(300)),
+        limit: using.map(|_| "recipients_per_day".into()),
+        step: "auth".into(),
+        kind: "authentication-failed".into(),
+        reason: "AUTH: 535 5.7.3 für immer".into(),
+        advice: "Act.".into(),
+    };
+    let all = [
+        ailment("account hve01@contoso.com", "", None),
+        ailment("account hve01@contoso.com", "connections", Some(3)),
+        ailment("tenant", "external", None),
+    ];
+    let spool = bed.open();
+    spool.keep_health(all.to_vec(), anchor(1)).await.expect("recorded");
+    drop(spool);
+    let spool = bed.open();
+    let ledger = spool.ledger().await.expect("served");
+    assert_eq!((&ledger.health[..], ledger.health_anchor, ledger.anchor), (&all[..], Some(anchor(1)), None));
+    spool.keep_health(all[2..].to_vec(), anchor(2)).await.expect("recorded");
+    let ledger = spool.ledger().await.expect("served");
+    assert_eq!((&ledger.health[..], ledger.health_anchor), (&all[2..], Some(anchor(2))), "in place of all that was known");
 }
 
 pub async fn alarms_are_kept_with_the_mail_that_tells_of_them(bed: impl Bed) {
