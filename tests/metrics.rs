@@ -51,12 +51,20 @@ fn busy() -> (World, Client) {
     let world = World::with(
         1,
         |_| {},
-        |setup| setup.patient().networks("127.0.0.1/32").with("[account_limits]\nexternal_per_minute = 1\n[log]\nlevel = \"debug\""),
+        |setup| {
+            setup
+                .patient()
+                .client("notify = \"none\"")
+                .with("[limits]\nsessions_per_address = 1\n[account_limits]\nexternal_per_minute = 1\n[log]\nlevel = \"debug\"")
+        },
     );
     world.faults([Fault::reply(Step::Rcpt, "550 5.1.1 nobody here").recipient("gone@contoso.com")]);
-    drop(Client::from("127.0.0.2", world.relay.address));
-    world.relay.wait_for("connection-refused", |line| line["event"] == "connection-refused");
     let mut client = world.client();
+    let (_, greeting) = Client::greeted(world.relay.address);
+    assert!(greeting.starts_with("421 4.7.0 "), "{greeting}");
+    // A habit.
+    client.raw(b"NOOP\n");
+    assert!(client.reply().starts_with("250"));
     let id = client.accepted("app@contoso.com", &["you@contoso.com", "gone@contoso.com"], &mail("both", b"text\r\n"));
     client.expect("MAIL FROM:<app@contoso.com> SIZE=99999999999", "552");
     world.removed(&id);
@@ -76,7 +84,7 @@ fn a_scrape_says_what_has_happened_and_what_is_so() {
     let is = |series: &str, wanted: f64| assert_eq!(value(&text, series), Some(wanted), "{series} in\n{text}");
     is("hve_relay_sessions_total{client=\"devices\"}", 1.0);
     is("hve_relay_sessions_open", 1.0);
-    is("hve_relay_connections_refused_total{status=\"5.7.1\"}", 1.0);
+    is("hve_relay_connections_refused_total{status=\"4.7.0\"}", 1.0);
     is("hve_relay_accepted_messages_total{client=\"devices\"}", 3.0);
     is("hve_relay_accepted_recipients_total{client=\"devices\"}", 4.0);
     is("hve_relay_accept_seconds_count", 3.0);
@@ -90,6 +98,7 @@ fn a_scrape_says_what_has_happened_and_what_is_so() {
     is("hve_relay_queue_deliveries{state=\"ready\"}", 1.0);
     is("hve_relay_account_usable{account=\"hve01@contoso.com\",class=\"internal\"}", 1.0);
     is("hve_relay_account_usable{account=\"hve01@contoso.com\",class=\"external\"}", 0.0);
+    is("hve_relay_habits_total{client=\"devices\",habit=\"bare-lf-in-commands\"}", 1.0);
     is("hve_relay_store_refusals_total{result=\"busy\"}", 0.0);
     is("hve_relay_log_lines_lost_total", 0.0);
     is("hve_relay_ready", 1.0);
