@@ -68,12 +68,21 @@ fn reload(config: &Path) -> Output {
     Command::new(BINARY).args(["reload", "--json", "--config"]).arg(config).output().expect("the binary runs")
 }
 
+/// Ends what the others do, also when a test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn every_kind_of_change_under_load_drops_no_session_and_loses_no_mail() {
     let relay = Reloading::new(3, |setup| setup);
     let stop = AtomicBool::new(false);
     let sent: BTreeSet<String> = thread::scope(|scope| {
-        let address = relay.world.relay.address;
+        let (address, ending) = (relay.world.relay.address, Stop(&stop));
         let senders: Vec<_> = (0..4)
             .map(|sender| {
                 let stop = &stop;
@@ -116,7 +125,7 @@ fn every_kind_of_change_under_load_drops_no_session_and_loses_no_mail() {
             let wanted = if to == "weight = 0\n" { 78 } else { 0 };
             assert_eq!(said.status.code(), Some(wanted), "{to}: {said:?}");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(ending);
         senders.into_iter().flat_map(|sender| sender.join().expect("no session is dropped")).collect()
     });
     let taken = relay.world.taken(sent.len() as u64);
@@ -206,8 +215,16 @@ fn what_cannot_change_is_refused_in_words() {
     assert!(text.contains("data_dir: ") && text.contains("/elsewhere in place of") && text.contains("needs a restart"), "{text}");
     assert!(!relay.world.setup.folder().join("elsewhere").exists());
 
-    // An address that somebody else listens on.
+    // Who may use the page.
     relay.edit("/elsewhere\"", "/data\"");
+    relay.edit("listen = \"none\"\n", "listen = \"127.0.0.1:1\"\n");
+    let said = reload(&relay.config);
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert_eq!(said.status.code(), Some(78), "{text}");
+    assert!(text.contains("admin: ") && text.contains("need a restart"), "{text}");
+    relay.edit("listen = \"127.0.0.1:1\"\n", "listen = \"none\"\n");
+
+    // An address that somebody else listens on.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
     relay.edit("[[client]]\n", &format!("[[listener]]\naddress = \"{address}\"\n[[client]]\n"));

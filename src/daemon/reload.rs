@@ -1,10 +1,10 @@
 //! Going on by another configuration: SIGHUP, or an operator's `hve-relay reload`.
 //!
 //! Everything that can fail comes first: the file is read, with the files that it names, endpoints and tokens are made ready, new listeners are
-//! bound, the log's file is opened. If anything is wrong, all of it is told and nothing has changed. Then the dispatcher puts the new [`Setup`] in the place of the old one
-//! between two decisions, so that no attempt is chosen by one and made by the other. Sessions and attempts under way keep to the one with which
-//! they began. Listeners that are gone accept nothing more, and their sessions end by themselves. Last, queued mail whose route does not take
-//! it any more is sent another way (`sorting`).
+//! bound, the log's file is opened. If anything is wrong, all of it is told and nothing has changed. Then the dispatcher puts the new [`Setup`]
+//! in the place of the old one between two decisions, so that no attempt is chosen by one and made by the other. Sessions and attempts under way
+//! keep to the one with which they began. Listeners that are gone accept nothing more, and their sessions end by themselves. Last, queued mail
+//! whose route does not take it any more is sent another way (`sorting`).
 //!
 //! This task owns the listeners, and carries out one reload after another. What cannot change while the process lives is refused in words.
 
@@ -20,7 +20,7 @@ use super::dispatch::{Event, Switch};
 use super::listening::Listening;
 use super::{Fault, Inherited, Phase, Setup, Shared, descriptors, service, sorting};
 use crate::admin::{Operator, Refusal, Reloaded};
-use crate::config::Config;
+use crate::config::{Admin, Config};
 use crate::intake;
 use crate::mail::{AccountName, RouteName};
 use crate::notice::{Alarm, AlarmChange};
@@ -48,12 +48,17 @@ pub(super) struct Reloads {
 /// See [`Reloads::last`].
 struct Last {
     fixed: Vec<(&'static str, String)>,
+    /// None: there is no page.
+    admin: Option<Admin>,
     intake: intake::Settings,
 }
 
 impl Last {
     fn of(config: &Config) -> Self {
-        Self { fixed: fixed(config), intake: config.intake.clone() }
+        let mut admin = Some(config.admin.clone()).filter(|admin| !admin.listen.is_empty());
+        // Where no names are written they are the relay's own, which may change.
+        admin.iter_mut().for_each(|admin| admin.names.retain(|name| !name.eq_ignore_ascii_case(&config.session.hostname)));
+        Self { fixed: fixed(config), admin, intake: config.intake.clone() }
     }
 }
 
@@ -117,9 +122,13 @@ impl Reloads {
         descriptors::provide(&mut config);
         let next = Last::of(&config);
         let moved = self.last.fixed.iter().zip(&next.fixed).filter(|(old, new)| old != new);
-        let moved: Vec<String> = moved
+        let mut moved: Vec<String> = moved
             .map(|((key, old), (_, new))| format!("{}: {key}: {new} in place of {old} needs a restart", self.path.display()))
             .collect();
+        if self.last.admin != next.admin {
+            // What stands there may be a secret.
+            moved.push(format!("{}: admin: another listener, or other names, users or tokens for it, need a restart", self.path.display()));
+        }
         if !moved.is_empty() {
             return Err(moved);
         }
