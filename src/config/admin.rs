@@ -27,7 +27,7 @@ pub struct Admin {
     pub is_written: bool,
     /// What it shows; always there if it listens beyond loopback.
     pub certificate: Option<CertificateFiles>,
-    /// The names under which browsers may ask for it, besides addresses and `localhost`; in lower case.
+    /// The names under which browsers may ask for it, besides addresses and `localhost`, in lower case; none: the relay's own.
     pub names: Vec<String>,
     /// Who may log in.
     pub users: Vec<AdminUser>,
@@ -44,17 +44,16 @@ pub struct AdminUser {
     pub password: PasswordHash,
 }
 
-pub(super) fn admin(document: &Document<'_>, findings: &Findings<'_>, hostname: &str) -> Admin {
+pub(super) fn admin(document: &Document<'_>, findings: &Findings<'_>) -> Admin {
     let section = document.one("admin");
     let written = section.get("listen", listen);
     let names = section.list("names", value::host_name, "names = [\"relay.contoso.com\"], or leave it out");
-    let names = names.map_or_else(|| vec![hostname.to_owned()], |names| names.value.into_iter().map(|name| name.value).collect());
     let with_tls = ["certificate_file", "key_file"].into_iter().any(|key| section.has(key));
     let certificate = listener::certificate(&section, findings, if with_tls { Tls::Implicit } else { Tls::None });
     let admin = Admin {
         is_written: written.is_some(),
         certificate,
-        names: names.into_iter().map(|name| name.to_lowercase()).collect(),
+        names: names.into_iter().flat_map(|names| names.value).map(|name| name.value.to_lowercase()).collect(),
         users: users(document, findings),
         tokens: tokens(document, findings),
         listen: written.as_ref().map_or_else(|| vec![DEFAULT], |written| written.value.clone()),

@@ -334,7 +334,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         profile: tenant.profile,
         listeners,
         control_socket: control::socket(document, findings, &data_dir),
-        admin: admin::admin(document, findings, &session.hostname),
+        admin: admin::admin(document, findings),
         store: outbound::store(document, data_dir, session.message_size),
         history: history::settings(document),
         price_per_million: history::price(document),

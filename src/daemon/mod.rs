@@ -163,7 +163,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     let history = history::open(&config.history, &config.store.data_dir, config.store.reserve);
     let mut listening = Listening::default();
     let opening = listening.open(&config.listeners, &mut inherited)?;
-    let web = Web::bind(&config.admin, &mut inherited, clock)?;
+    let web = Web::bind(&config.admin, &config.session.hostname, &mut inherited, clock)?;
     if let Some(address) = inherited.left() {
         return Err(Fault::Inherited(address));
     }

@@ -55,9 +55,7 @@ struct Last {
 
 impl Last {
     fn of(config: &Config) -> Self {
-        let mut admin = Some(config.admin.clone()).filter(|admin| !admin.listen.is_empty());
-        // Where no names are written they are the relay's own, which may change.
-        admin.iter_mut().for_each(|admin| admin.names.retain(|name| !name.eq_ignore_ascii_case(&config.session.hostname)));
+        let admin = Some(config.admin.clone()).filter(|admin| !admin.listen.is_empty());
         Self { fixed: fixed(config), admin, intake: config.intake.clone() }
     }
 }

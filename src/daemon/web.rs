@@ -60,7 +60,7 @@ impl Web {
     ///
     /// # Errors
     /// If an address that was written cannot be bound, or the certificate cannot be used.
-    pub fn bind(config: &Admin, inherited: &mut Inherited, clock: Clock) -> Result<Option<Self>, Fault> {
+    pub fn bind(config: &Admin, hostname: &str, inherited: &mut Inherited, clock: Clock) -> Result<Option<Self>, Fault> {
         let mut listeners = Vec::new();
         for address in &config.listen {
             match listening::listen(*address, inherited) {
@@ -75,7 +75,7 @@ impl Web {
         let settings = AccessSettings {
             users: config.users.iter().map(|user| (user.name.clone(), user.password.clone())).collect(),
             tokens: config.tokens.clone(),
-            names: config.names.clone(),
+            names: if config.names.is_empty() { vec![hostname.to_lowercase()] } else { config.names.clone() },
             on_loopback: listeners.iter().all(|(_, address)| address.ip().is_loopback()),
             secure: shown.is_some(),
             port: first.port(),

@@ -114,11 +114,11 @@ impl Browser {
         found["value"].clone()
     }
 
-    /// Waits until an element's text, or one of them, has this in it.
+    /// Waits until an element, or one of them, is seen and has this in its text.
     pub fn says(&self, css: &str, text: &str) {
         self.until(
             &format!("{text:?} in {css}"),
-            &format!("[...document.querySelectorAll({css:?})].some(e => e.innerText.includes({text:?}))"),
+            &format!("[...document.querySelectorAll({css:?})].some(e => e.checkVisibility() && e.innerText.includes({text:?}))"),
         );
     }
 
