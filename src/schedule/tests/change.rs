@@ -204,7 +204,9 @@ fn a_delivery_is_rerouted_wherever_it_waits() {
 fn what_may_have_been_put_right_is_tried_at_once() {
     let mut s = scheduler(1, 1);
     (1..=2).for_each(|n| s.add(START, queued(n, Class::Internal)));
-    for (scope, who) in [(Scope::Account, Who::Account(name(0))), (Scope::Tenant, Who::Route(RouteName::new("hve")))] {
+    for (scope, who) in
+        [(Scope::Account, Who::Account(name(0))), (Scope::Connection, Who::Route(RouteName::new("hve"))), (Scope::Tenant, Who::Tenant)]
+    {
         let attempt = drain(&mut s, START).remove(0);
         failed(&mut s, START, &attempt, pause(scope, None, PauseLength::Suspended));
         changed(&mut s, START, |_| {});
