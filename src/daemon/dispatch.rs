@@ -121,7 +121,8 @@ pub(super) async fn run<S: Spool>(
             begin_probes(&shared, &mut scheduler, &books, &mut attempts, probes);
             tell(&shared, scheduler.news());
         }
-        if phase == Phase::Ending || (phase == Phase::Stopping && attempts.is_empty()) {
+        // What was accepted just before is still counted.
+        if phase == Phase::Ending || (phase == Phase::Stopping && attempts.is_empty() && events.is_empty()) {
             attempts.shutdown().await;
             books.keep(&shared, &mut scheduler).await;
             let counts = scheduler.counts();
