@@ -106,6 +106,10 @@ impl World {
         }
         let now = self.now();
         self.s = Scheduler::new(self.configured());
+        // Of an application that nobody configured uses nothing is known any more.
+        if self.present.iter().all(|number| self.settings.accounts[*number].app.is_none()) {
+            self.gates.retain(|(gate, _), _| *gate != Gate::App);
+        }
         for owner in self.owners() {
             let rows: Vec<Row> = self.rows.iter().filter(|((of, ..), _)| *of == owner).map(|(_, row)| *row).collect();
             self.s.restore(owner.as_ref(), &rows, now, shift);
