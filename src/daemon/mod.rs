@@ -154,7 +154,6 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     // The lock of the data directory first: of two relays with one configuration, the second should name the first, not a busy port.
     let store = Sqlite::open(&config.store)?;
     store.tell_commits(telemetry::store_committed);
-    let clients: Vec<_> = config.intake.clients.iter().map(|client| client.name.clone()).collect();
     let (recovered, newest) = (store.recovered(), store.newest());
     if recovered.orphans > 0 {
         telemetry::orphans_removed(recovered.orphans);
@@ -175,7 +174,6 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     let mut scheduler = Scheduler::new(config.schedule.clone());
     let boot_id = ledger::boot_id();
     let names: Vec<AccountName> = config.schedule.accounts.iter().map(|account| account.name.clone()).collect();
-    telemetry::expect(&clients, &names);
     let ledger = store.ledger().await?;
     ledger::restore(&ledger, &mut scheduler, &names, &clock, &boot_id);
     let board = Board::new(&config.notices, ledger.alarms, &scheduler.suspended());

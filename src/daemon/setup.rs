@@ -11,12 +11,13 @@ use super::listener::Entry;
 use super::tokens::Tokens;
 use crate::config::{Config, Credentials, Route};
 use crate::intake::{Policy, Users};
-use crate::mail::{AccountName, Message, SenderPolicy, Senders};
+use crate::mail::{AccountName, ClientName, Message, SenderPolicy, Senders};
 use crate::notice;
 use crate::reply::Catalogue;
 use crate::schedule;
 use crate::session;
 use crate::smtp::Mailbox;
+use crate::telemetry;
 use crate::upstream::oauth::App;
 use crate::upstream::{Endpoint, Login, Pool, Timeouts};
 
@@ -88,6 +89,9 @@ impl Setup {
     }
 
     fn with(config: Config, entries: HashMap<usize, Arc<Entry>>, tokens: Tokens, policy: Policy) -> Result<Self, Fault> {
+        let clients: Vec<ClientName> = config.intake.clients.iter().map(|client| client.name.clone()).collect();
+        let names: Vec<AccountName> = config.schedule.accounts.iter().map(|account| account.name.clone()).collect();
+        telemetry::expect(&clients, &names);
         Ok(Self {
             accounts: upstreams(&config, &tokens)?,
             tokens,
