@@ -149,7 +149,16 @@ impl Scheduler {
     /// What was learned, if it has changed since the last call. It must be durable before a [`Decision::Probe`](super::Decision::Probe) is
     /// carried out that [`Self::next`] gave out before the call.
     pub fn health_changes(&mut self) -> Option<Vec<HealthRow>> {
-        std::mem::take(&mut self.health_changed).then(|| self.health_state())
+        if !std::mem::take(&mut self.health_changed) {
+            return None;
+        }
+        // Every end of an attempt may have changed something, and hardly one has: to write that down costs a sync.
+        let state = Some(self.health_state());
+        if state == self.health_told {
+            return None;
+        }
+        self.health_told.clone_from(&state);
+        state
     }
 
     /// All that was learned and is to be kept.

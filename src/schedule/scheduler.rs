@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::mail::{AccountName, AppName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 
 use super::gate::{Ahead, Gates, doubled};
+use super::health::HealthRow;
 use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
 use super::values::{BudgetChange, Chance, Change, Counts, Decision, Ended};
 use super::width::Width;
@@ -40,6 +41,8 @@ pub struct Scheduler {
     pub(super) ailing: bool,
     /// What was learned has changed since it was asked for.
     pub(super) health_changed: bool,
+    /// What was learned when it was told last.
+    pub(super) health_told: Option<Vec<HealthRow>>,
     /// Changes that no end of an attempt has brought about.
     pub(super) news: Vec<Change>,
     /// What accounts share that are no part of the tenant: nothing is limited.
@@ -171,6 +174,7 @@ impl Scheduler {
             told_alike: false,
             ailing: false,
             health_changed: false,
+            health_told: None,
             news: Vec::new(),
             clients: Vec::new(),
             client_numbers: HashMap::new(),
