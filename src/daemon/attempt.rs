@@ -26,11 +26,12 @@ use crate::upstream::{self, Protection, Transaction};
 /// How long to wait before the store is asked again for what it could not do.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Tries one delivery, to so many of its recipients, on one account and records what came of it. That it begins is recorded.
+/// Tries one delivery, to so many of its recipients, on one account and records what came of it. That it begins is recorded. `heard` is what
+/// [`Upstream::heard`] said then.
 pub(super) async fn run<S: Spool>(
     shared: Arc<Shared<S>>,
     setup: Arc<Setup>,
-    (account, recipients, chance): (AccountName, u16, Chance),
+    (account, recipients, chance, heard): (AccountName, u16, Chance, u64),
     started: Timestamp,
     mut job: Job,
 ) {
@@ -42,7 +43,7 @@ pub(super) async fn run<S: Spool>(
         setup.pool.renew(&account);
     }
     let mut course = Course { started, chance, protection: None, passed_dsn_on: false, steps: Vec::new() };
-    let result = attempt(&setup, upstream, &account, &job, &mut course).await;
+    let result = attempt(&setup, (upstream, heard), &account, &job, &mut course).await;
     if course.passed_dsn_on {
         // RFC 3461 §5.2.2: then it is for the next server to tell of success.
         job.delivery.recipients.iter_mut().filter_map(|recipient| recipient.dsn.notify.as_mut()).for_each(|notify| notify.success = false);
@@ -88,7 +89,7 @@ struct Course {
 
 async fn attempt(
     setup: &Setup,
-    upstream: &Upstream,
+    (upstream, heard): (&Upstream, u64),
     account: &AccountName,
     job: &Job,
     course: &mut Course,
@@ -119,8 +120,9 @@ async fn attempt(
         smtputf8: message.smtputf8 || sender.is_some_and(Mailbox::is_international),
         dsn: &message.dsn,
     };
+    let login = upstream.login.as_ref().map(|login| (login, heard));
     let upstream::Attempt { result, protection, converted, passed_dsn_on, steps, .. } =
-        upstream::deliver(&setup.pool, &upstream.endpoint, upstream.login.as_ref(), account, &transaction).await;
+        upstream::deliver(&setup.pool, &upstream.endpoint, login, account, &transaction).await;
     (course.protection, course.passed_dsn_on) = (protection, passed_dsn_on);
     course.steps = steps;
     if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {
@@ -238,7 +240,8 @@ async fn settle<S: Spool>(
     let told = notices::tell_of(shared, setup, message, &job.content, to_report, ended).await;
     // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
     // in doubt, and its budget as it was really used.
-    shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause: judgement.pause.clone() }));
+    let (pause, refused) = (judgement.pause.clone(), upstream.refused(judgement.pause.as_ref()));
+    shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause }, refused));
     let (held, in_doubt) = (hold.is_some(), judgement.in_doubt);
     let settlement = Settlement {
         delivery: delivery.id,

@@ -7,20 +7,22 @@ use tokio::task::JoinSet;
 
 use super::attempt::{self, STORE_RETRY};
 use super::ledger::Books;
-use super::{Phase, Setup, Shared, probe, sorting};
+use super::{Phase, Setup, Shared, Upstream, probe, sorting};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId, Queued};
+use crate::reply::PauseLength;
 use crate::schedule::{Chance, Change, Decision, Ended, Probed, Scheduler, Who};
 use crate::store::{Spool, Start, Started};
 use crate::telemetry;
+use crate::upstream::Turns;
 
 /// What the dispatcher hears.
 #[derive(Debug)]
 pub(super) enum Event {
     /// These were accepted.
     Add(Vec<Queued>),
-    /// An attempt ended.
-    Ended(Ended),
+    /// An attempt ended; perhaps because a login of these was refused.
+    Ended(Ended, Option<Turns>),
     /// The store has recorded the end of an attempt.
     Settled {
         /// Which delivery.
@@ -45,8 +47,8 @@ pub(super) enum Event {
     Switch(Box<Switch>),
     /// All queued mail is where the configuration sends it.
     Sorted,
-    /// A login without mail has ended.
-    Probed(Probed),
+    /// A login without mail has ended; the same.
+    Probed(Probed, Option<Turns>),
     /// Somebody wants to know or to change something: this is done with the scheduler, between two decisions.
     Ask(Question),
 }
@@ -137,6 +139,7 @@ pub(super) async fn run<S: Spool>(
             () = shared.shutdown.reached(next(phase)) => {}
         }
         let now = shared.clock.now();
+        let mut changes = Vec::new();
         for event in batch.drain(..) {
             match event {
                 Event::Add(queued) => {
@@ -150,13 +153,15 @@ pub(super) async fn run<S: Spool>(
                         scheduler.add(now, queued);
                     }
                 }
-                Event::Ended(ended) => {
-                    tell(&shared, scheduler.ended(now, &ended));
+                Event::Ended(ended, refused) => {
+                    changes.extend(scheduler.ended(now, &ended));
                     books.note(now);
+                    refused.iter().for_each(Turns::hear);
                 }
-                Event::Probed(probed) => {
-                    tell(&shared, scheduler.probed(now, &probed));
+                Event::Probed(probed, refused) => {
+                    changes.extend(scheduler.probed(now, &probed));
                     books.note(now);
+                    refused.iter().for_each(Turns::hear);
                 }
                 Event::Settled { delivery, remaining, due, held, elsewhere } => {
                     if held {
@@ -176,8 +181,8 @@ pub(super) async fn run<S: Spool>(
                 Event::Switch(switch) => {
                     let Switch { setup, try_again, resting: rests, done } = *switch;
                     scheduler.change(now, setup.schedule.clone());
-                    try_again.iter().for_each(|who| scheduler.try_again(who));
-                    tell(&shared, scheduler.news());
+                    try_again.iter().for_each(|who| scheduler.try_again(now, who));
+                    changes.extend(scheduler.news());
                     shared.setup.send_replace(setup);
                     resting = rests;
                     books.note(now);
@@ -187,12 +192,21 @@ pub(super) async fn run<S: Spool>(
                 Event::Sorted => resting = false,
                 Event::Ask(Question(question)) => {
                     question(&mut scheduler, now);
-                    tell(&shared, scheduler.news());
+                    changes.extend(scheduler.news());
                     books.note(now);
                 }
             }
         }
+        // Whoever has read that somebody is suspended finds it so after a crash too.
+        if changes.iter().any(suspends) {
+            books.keep(&shared, &mut scheduler).await;
+        }
+        tell(&shared, changes);
     }
+}
+
+fn suspends(change: &Change) -> bool {
+    matches!(change, Change::Closed { pause, .. } if pause.length == PauseLength::Suspended)
 }
 
 /// Tells of gates that closed or opened.
@@ -211,10 +225,11 @@ fn begin_probes<S: Spool>(
     attempts: &mut JoinSet<()>,
     probes: Vec<AccountName>,
 ) {
-    let now = shared.clock.now();
+    let (now, setup) = (shared.clock.now(), shared.setup());
     for account in probes {
         if books.are_kept() {
-            attempts.spawn(probe::run(shared.clone(), account, now));
+            let heard = setup.accounts.get(&account).map_or(0, Upstream::heard);
+            attempts.spawn(probe::run(shared.clone(), setup.clone(), account, heard, now));
         } else {
             scheduler.probe_put_back(&account);
         }
@@ -240,7 +255,8 @@ async fn begin<S: Spool>(
     for ((start, chance), started) in starts.into_iter().zip(chances).zip(started) {
         match started {
             Started::Begun(job) => {
-                let how = (start.account, start.recipients, chance);
+                let heard = setup.accounts.get(&start.account).map_or(0, Upstream::heard);
+                let how = (start.account, start.recipients, chance, heard);
                 drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), how, now, *job)));
             }
             Started::Gone => {

@@ -163,7 +163,7 @@ pub(super) fn restore(ledger: &Ledger, scheduler: &mut Scheduler, accounts: &[Ac
     scheduler.restore_health(now, learned.collect());
     for suspended in &ledger.suspended {
         let until = suspended.until.map(|until| Timestamp::from_millis(until.as_millis().saturating_add(shift)));
-        scheduler.suspend(&suspended.account, Some(Suspension { until, reason: suspended.reason.clone() }));
+        scheduler.suspend(now, &suspended.account, Some(Suspension { until, reason: suspended.reason.clone() }));
     }
 }
 

@@ -107,7 +107,7 @@ pub(super) async fn resume<S: Spool>(shared: &Shared<S>, account: AccountName, b
 async fn steer<S: Spool>(shared: &Shared<S>, account: AccountName, suspension: Option<Suspension>) -> Result<AccountEntry, Refusal> {
     let missing = unknown(&account);
     let entry = ask(shared, move |scheduler, now| {
-        scheduler.suspend(&account, suspension);
+        scheduler.suspend(now, &account, suspension);
         scheduler.accounts(now).iter().find(|status| status.name == account).map(admin::account)
     });
     entry.await?.ok_or(missing)

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::Shared;
 use super::dispatch::Event;
+use super::{Setup, Shared};
 use crate::clock::Timestamp;
 use crate::mail::AccountName;
 use crate::reply;
@@ -13,14 +13,11 @@ use crate::store::Spool;
 use crate::telemetry;
 use crate::upstream::Connection;
 
-/// Tries it and tells the scheduler. That it begins is recorded.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, started: Timestamp) {
-    let setup = shared.setup();
-    let opened = match setup.accounts.get(&account) {
-        Some(upstream) => Connection::open(&upstream.endpoint, upstream.login.as_ref()).await,
-        // It was taken out of the configuration, and nobody waits for it.
-        None => return,
-    };
+/// Tries it and tells the scheduler. That it begins is recorded. `heard` is what [`Upstream::heard`](super::Upstream::heard) said then.
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, account: AccountName, heard: u64, started: Timestamp) {
+    // Else it was taken out of the configuration, and nobody waits for it.
+    let Some(upstream) = setup.accounts.get(&account) else { return };
+    let opened = Connection::open(&upstream.endpoint, upstream.login.as_ref().map(|login| (login, heard))).await;
     let trouble = opened.as_ref().err().map(ToString::to_string).unwrap_or_default();
     telemetry::login_tried(&account, &trouble);
     let pause = match opened {
@@ -30,5 +27,6 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, account: AccountName, 
         }
         Err(trouble) => reply::judge_open(&setup.catalogue, &trouble, 0).pause,
     };
-    shared.tell(Event::Probed(Probed { account, started, pause }));
+    let refused = upstream.refused(pause.as_ref());
+    shared.tell(Event::Probed(Probed { account, started, pause }, refused));
 }

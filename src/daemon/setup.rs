@@ -13,13 +13,13 @@ use crate::config::{Config, Credentials, Route};
 use crate::intake::{Policy, Users};
 use crate::mail::{AccountName, ClientName, Message, SenderPolicy, Senders};
 use crate::notice;
-use crate::reply::Catalogue;
+use crate::reply::{Catalogue, Pause, Step};
 use crate::schedule;
 use crate::session;
 use crate::smtp::Mailbox;
 use crate::telemetry;
 use crate::upstream::oauth::App;
-use crate::upstream::{Endpoint, Login, Pool, Timeouts};
+use crate::upstream::{Endpoint, Login, Pool, Timeouts, Turns};
 
 /// See the head of this file.
 pub(super) struct Setup {
@@ -67,6 +67,19 @@ pub(super) struct Written {
     hostname: String,
 }
 
+impl Upstream {
+    /// Of how many refusals of its logins the dispatcher has heard, for what it sends now; see [`Turns`].
+    pub fn heard(&self) -> u64 {
+        self.login.as_ref().map_or(0, |login| login.turns.heard())
+    }
+
+    /// The logins of whose refusal the dispatcher is to hear, where that is what was met.
+    pub fn refused(&self, pause: Option<&Pause>) -> Option<Turns> {
+        let login = self.login.as_ref().filter(|_| pause.is_some_and(|pause| pause.step == Step::Auth));
+        login.map(|login| login.turns.clone())
+    }
+}
+
 impl Setup {
     /// What a configuration means.
     ///
@@ -75,25 +88,32 @@ impl Setup {
     pub fn new(config: Config, entries: HashMap<usize, Arc<Entry>>) -> Result<Self, Fault> {
         let tokens = Tokens::new(&config.apps, None)?;
         let policy = Policy::new(config.intake.clone());
-        Self::with(config, entries, tokens, policy)
+        Self::with(config, entries, tokens, policy, &HashMap::new())
     }
 
-    /// What another configuration means: tokens, and what clients have used of a minute, are taken over.
+    /// What another configuration means: tokens, what clients have used of a minute, and whose turn it is to log in on an account that stays as
+    /// it was, are taken over.
     ///
     /// # Errors
     /// As of [`Self::new`].
     pub fn renewed(&self, config: Config, entries: HashMap<usize, Arc<Entry>>) -> Result<Self, Fault> {
         let tokens = Tokens::new(&config.apps, Some(&self.tokens))?;
         let policy = self.policy.renewed(config.intake.clone());
-        Self::with(config, entries, tokens, policy)
+        Self::with(config, entries, tokens, policy, &self.accounts)
     }
 
-    fn with(config: Config, entries: HashMap<usize, Arc<Entry>>, tokens: Tokens, policy: Policy) -> Result<Self, Fault> {
+    fn with(
+        config: Config,
+        entries: HashMap<usize, Arc<Entry>>,
+        tokens: Tokens,
+        policy: Policy,
+        former: &HashMap<AccountName, Upstream>,
+    ) -> Result<Self, Fault> {
         let clients: Vec<ClientName> = config.intake.clients.iter().map(|client| client.name.clone()).collect();
         let names: Vec<AccountName> = config.schedule.accounts.iter().map(|account| account.name.clone()).collect();
         telemetry::expect(&clients, &names);
         Ok(Self {
-            accounts: upstreams(&config, &tokens)?,
+            accounts: upstreams(&config, &tokens, former)?,
             tokens,
             entries,
             policy: Arc::new(policy),
@@ -124,12 +144,12 @@ impl Setup {
 }
 
 /// Each account with its endpoint; and each route without accounts, under its own name.
-fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Upstream>, Fault> {
+fn upstreams(config: &Config, tokens: &Tokens, former: &HashMap<AccountName, Upstream>) -> Result<HashMap<AccountName, Upstream>, Fault> {
     let mut upstreams = HashMap::new();
     for route in &config.routes {
         let endpoint = config.endpoint(route)?;
         for account in config.schedule.accounts.iter().filter(|account| account.route == route.name) {
-            let login = config.logins.get(&account.name).and_then(|credentials| tokens.login(credentials));
+            let mut login = config.logins.get(&account.name).and_then(|credentials| tokens.login(credentials));
             let address = account.name.as_str().parse().ok().filter(|_| login.is_some());
             let relay = format!("{}:{}", route.host, route.port);
             let sender = route.sender.clone();
@@ -142,6 +162,10 @@ fn upstreams(config: &Config, tokens: &Tokens) -> Result<HashMap<AccountName, Up
                 timeouts: config.upstream.timeouts,
                 hostname: config.session.hostname.clone(),
             };
+            let kept = former.get(&account.name).filter(|former| former.written == written);
+            if let (Some(login), Some(kept)) = (&mut login, kept.and_then(|former| former.login.as_ref())) {
+                login.turns = kept.turns.clone();
+            }
             let most = config.intake.routes.iter().find(|settings| settings.name == route.name);
             let most = most.map_or(u16::MAX, |settings| settings.recipients_per_delivery.clamp(1, usize::from(u16::MAX)) as u16);
             let endpoint = endpoint.clone();

@@ -10,7 +10,6 @@ use crate::budget::{self, Limits};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, RouteName};
 
-use super::gate::Gates;
 use super::lanes::LaneKey;
 use super::scheduler::{Account, Place, Scheduler};
 use super::{ACCOUNTS_MAX, AccountSettings, BudgetChange, Settings, Who};
@@ -35,7 +34,7 @@ impl Scheduler {
     }
 
     /// What stood in the way of an account or a route may have been put right: it is tried at once.
-    pub fn try_again(&mut self, who: &Who) {
+    pub fn try_again(&mut self, now: Timestamp, who: &Who) {
         match who {
             Who::Account(name) => {
                 let Some(number) = self.accounts.iter().position(|account| account.name == *name) else { return };
@@ -45,17 +44,18 @@ impl Scheduler {
                     holder.gates(accounts, apps, routes, tenant_gates).hurry();
                 }
                 let account = &mut self.accounts[number];
-                (account.gates, account.probed_in) = (Gates::default(), 0);
+                account.gates.put_right(now);
+                account.probed_in = 0;
                 account.width.forget();
             }
             Who::App(name) => {
                 let named = self.apps.iter_mut().filter(|app| app.name == *name);
-                named.for_each(|app| app.gates = Gates::default());
+                named.for_each(|app| app.gates.put_right(now));
             }
-            Who::Tenant => self.tenant_gates = Gates::default(),
+            Who::Tenant => self.tenant_gates.put_right(now),
             Who::Route(name) => {
                 let named = self.routes.iter_mut().filter(|route| route.name == *name);
-                named.for_each(|route| route.gates = Gates::default());
+                named.for_each(|route| route.gates.put_right(now));
             }
         }
         self.look_anew();
@@ -116,11 +116,11 @@ impl Scheduler {
                     }
                     if stays.is_none_or(|former| former.route != wanted.route) {
                         // What stood in its way was there.
-                        account.gates = Gates::default();
+                        account.gates.put_right(now);
                     }
                     if stays.is_none_or(|former| former.app != wanted.app) {
                         // It logs in otherwise.
-                        account.gates = Gates::default();
+                        account.gates.put_right(now);
                     }
                     if stays.is_none() {
                         account.width.forget();

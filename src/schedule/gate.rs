@@ -5,7 +5,8 @@
 //! What a login alone had met is over when one passes; what a message had met, a single message must try once a login has passed. When a login
 //! begins, the time of the next one is set at once: however the first ends, and whatever becomes of the relay meanwhile, the next comes no earlier.
 //!
-//! Reports of attempts that had begun before the gate closed say nothing new and change nothing.
+//! Reports of attempts that had begun before the gate closed say nothing new and change nothing; nor do those that had begun before it was
+//! opened because what stood in the way was put right: they may have met what was there before.
 
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct Gate {
     closed: Option<Closed>,
     /// What goes ahead to find out whether the trouble is over.
     ahead: Option<Ahead>,
+    /// When it was opened by hand last.
+    put_right: Timestamp,
 }
 
 /// A closed gate, as it is kept.
@@ -153,6 +156,9 @@ impl Gate {
 
     /// An attempt met trouble. Returns the time until which the gate is now closed, or `None` if it was closed already and stays as it was.
     pub fn fail(&mut self, now: Timestamp, started: Timestamp, pause: &Pause, settings: &Settings) -> Option<Timestamp> {
+        if started < self.put_right {
+            return None;
+        }
         let known = self.closed.as_ref().is_some_and(|closed| started <= closed.met && now < closed.until);
         let level = self.closed.as_ref().map_or(0, |closed| closed.level);
         let (until, level) = match pause.length {
@@ -177,14 +183,20 @@ impl Gate {
         let since = former.map_or(now, |closed| closed.since);
         let by_login = matches!(self.ahead, Some(Ahead::Login(_)));
         let logins = former.map_or(0, |closed| closed.logins) + u32::from(pause.step == Step::Auth && !(by_login && former.is_some()));
+        self.closed = Some(Closed { since, met: now, until, pause: pause.clone(), level, logins, passed: false });
         // Whatever else went ahead had begun before, and tells nothing of this.
-        *self = Self { closed: Some(Closed { since, met: now, until, pause: pause.clone(), level, logins, passed: false }), ahead: None };
+        self.ahead = None;
         Some(until)
     }
 
     /// An attempt or login ended without a word about this gate: if it went ahead, the next may try.
     pub fn release(&mut self, ahead: Ahead) {
         self.ahead.take_if(|it| *it == ahead);
+    }
+
+    /// What kept it closed was put right.
+    fn put_right(&mut self, now: Timestamp) {
+        *self = Self { put_right: now, ..Self::default() };
     }
 
     /// What keeps it closed may be over: what is to find that out may do so at once.
@@ -196,7 +208,7 @@ impl Gate {
 
     /// As it was before a restart.
     pub fn restore(&mut self, closed: Closed) {
-        *self = Self { closed: Some(closed), ahead: None };
+        *self = Self { closed: Some(closed), ..Self::default() };
     }
 }
 
@@ -279,6 +291,10 @@ impl Gates {
 
     pub fn release(&mut self, ahead: Ahead) {
         self.each_mut().into_iter().for_each(|gate| gate.release(ahead));
+    }
+
+    pub fn put_right(&mut self, now: Timestamp) {
+        self.each_mut().into_iter().for_each(|gate| gate.put_right(now));
     }
 
     pub fn hurry(&mut self) {

@@ -164,6 +164,7 @@ mod tests {
         queue.iter().for_each(|entry| scheduler.add(START, entry.clone()));
         scheduler.hold(START, queue[3].id, true);
         scheduler.suspend(
+            START,
             &AccountName::new("hve2@contoso.com"),
             Some(Suspension { until: Some(START + Duration::from_secs(60)), reason: "audit".to_owned() }),
         );

@@ -394,12 +394,12 @@ impl Scheduler {
     }
 
     /// An operator suspends an account, or resumes it (`None`), which also opens its gates. Returns whether there is one by this name.
-    pub fn suspend(&mut self, name: &AccountName, suspension: Option<Suspension>) -> bool {
+    pub fn suspend(&mut self, now: Timestamp, name: &AccountName, suspension: Option<Suspension>) -> bool {
         let Some(account) = self.accounts.iter_mut().find(|account| account.name == *name) else { return false };
         let resumed = suspension.is_none();
         account.suspended = suspension;
         if resumed {
-            account.gates = Gates::default();
+            account.gates.put_right(now);
             account.width.forget();
             account.probed_in = 0;
             let number = self.accounts.iter().position(|account| account.name == *name).unwrap_or_default();

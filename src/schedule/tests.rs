@@ -418,11 +418,11 @@ fn operators_hold_release_retry_withdraw_and_suspend() {
     end(&mut s, START, &attempt, End { started: START, used: Used::NOTHING, remaining: 1, due: at(600), pause: None });
     assert!(s.withdraw(id(3)) && !s.withdraw(id(3)));
     assert!(s.retry_now(START, id(2)));
-    assert!(s.suspend(&name(0), Some(Suspension { until: Some(at(60)), reason: "audit".into() })));
+    assert!(s.suspend(START, &name(0), Some(Suspension { until: Some(at(60)), reason: "audit".into() })));
     assert_eq!(s.next(START), None);
     assert_eq!(s.why(START, id(2)), Some(Wait { reason: Reason::Suspended("audit".into()), until: Some(at(60)) }));
     assert_eq!(s.deadline(START), Some(at(60)));
-    assert!(s.suspend(&name(0), None));
+    assert!(s.suspend(at(1), &name(0), None));
     assert_eq!(drain(&mut s, START)[0].delivery, id(2));
     assert!(s.hold(START, id(1), false));
     assert_eq!(s.counts(), Counts { active: 1, ready: 1, deferred: 0, held: 0 });

@@ -14,33 +14,39 @@ use super::oauth::{Token, TokenSource};
 use super::opening::{expect, expect_positive};
 use super::{Connection, Endpoint, Login};
 
-/// Opens a connection with a token; if the server finds it stale, once more with a fresh one.
-pub(super) async fn open(endpoint: &Endpoint, login: &Login, source: &TokenSource) -> Result<Connection, Trouble> {
-    let token = token(source).await?;
-    match open_with(endpoint, login, &token).await {
-        Err(Trouble { step: Step::Auth, cause: Cause::Reply(reply) }) if is_stale_token(Catalogue::builtin(), &reply) => {
-            source.stale(&token);
-            let fresh = self::token(source).await?;
-            open_with(endpoint, login, &fresh).await
-        }
-        Err(trouble @ Trouble { step: Step::Auth, cause: Cause::Reply(_) }) => {
-            source.refused(&token);
-            Err(trouble)
-        }
-        opened => opened,
+/// Opens a connection with a token; if the server finds it stale, once more with a fresh one, in the same turn. `heard` as for
+/// [`Connection::open`].
+pub(super) async fn open(endpoint: &Endpoint, login: &Login, source: &TokenSource, heard: u64) -> Result<Connection, Trouble> {
+    // Where there is none, no server need be troubled.
+    token(source).await?;
+    let connection = Connection::greeted(endpoint).await?;
+    login.turns.log_in(heard, with_token(connection, endpoint, &login.user, source)).await
+}
+
+async fn with_token(mut connection: Connection, endpoint: &Endpoint, user: &str, source: &TokenSource) -> Result<Connection, Trouble> {
+    // The one whose turn it was before may have found the former stale.
+    let mut token = token(source).await?;
+    let mut result = connection.xoauth2(user, token.secret()).await;
+    if is_stale(&result) {
+        source.stale(&token);
+        token = self::token(source).await?;
+        connection = Connection::greeted(endpoint).await?;
+        result = connection.xoauth2(user, token.secret()).await;
     }
+    if matches!(result, Err(Trouble { step: Step::Auth, cause: Cause::Reply(_) })) {
+        source.refused(&token);
+    }
+    result?;
+    connection.expires_at = Some(token.spent_at());
+    Ok(connection)
+}
+
+fn is_stale(result: &Result<(), Trouble>) -> bool {
+    matches!(result, Err(Trouble { step: Step::Auth, cause: Cause::Reply(reply) }) if is_stale_token(Catalogue::builtin(), reply))
 }
 
 async fn token(source: &TokenSource) -> Result<Token, Trouble> {
     source.token().await.map_err(|fault| Trouble { step: Step::Token, cause: Cause::Token(fault) })
-}
-
-async fn open_with(endpoint: &Endpoint, login: &Login, token: &Token) -> Result<Connection, Trouble> {
-    let refusals = login.turns.refusals();
-    let mut connection = Connection::greeted(endpoint).await?;
-    login.turns.log_in(refusals, connection.xoauth2(&login.user, token.secret())).await?;
-    connection.expires_at = Some(token.spent_at());
-    Ok(connection)
 }
 
 impl Connection {

@@ -57,24 +57,23 @@ pub struct Connection {
 
 impl Connection {
     /// Opens a connection, up to and including AUTH if there is a login. If the server finds a token stale, it is opened once more with a fresh
-    /// one.
+    /// one. With a login goes what [`Turns::heard`](super::Turns::heard) said when it was decided to try it.
     ///
     /// # Errors
     /// The step at which it stopped, [`Step::Token`] to [`Step::Auth`], and why.
-    pub async fn open(endpoint: &Endpoint, login: Option<&Login>) -> Result<Self, Trouble> {
-        let Some(login) = login else { return Self::greeted(endpoint).await };
+    pub async fn open(endpoint: &Endpoint, login: Option<(&Login, u64)>) -> Result<Self, Trouble> {
+        let Some((login, heard)) = login else { return Self::greeted(endpoint).await };
         if !endpoint.security.is_verified() {
             let text = "a login is only sent to a server whose certificate was verified";
             return Err(Trouble { step: Step::Auth, cause: Cause::Local(text.to_owned()) });
         }
         match &login.credential {
             Credential::Password(password) => {
-                let refusals = login.turns.refusals();
                 let mut connection = Self::greeted(endpoint).await?;
-                login.turns.log_in(refusals, connection.authenticate(&login.user, password)).await?;
+                login.turns.log_in(heard, connection.authenticate(&login.user, password)).await?;
                 Ok(connection)
             }
-            Credential::Token(source) => auth::open(endpoint, login, source).await,
+            Credential::Token(source) => auth::open(endpoint, login, source, heard).await,
         }
     }
 

@@ -63,11 +63,12 @@ pub struct Attempt {
 ///
 /// If a warm connection is found dead before MAIL was answered, nothing of the message has gone out, and the transaction is made once more
 /// on a new one. `pool` must hold connections of this endpoint and login only under this account. Cancelling the future gives up the
-/// connection; if that happens behind the final dot, the server may have the message.
+/// connection; if that happens behind the final dot, the server may have the message. `login` is as for
+/// [`Connection::open`].
 pub async fn deliver(
     pool: &Pool,
     endpoint: &Endpoint,
-    login: Option<&Login>,
+    login: Option<(&Login, u64)>,
     account: &AccountName,
     transaction: &Transaction<'_>,
 ) -> Attempt {

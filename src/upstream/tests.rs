@@ -53,7 +53,7 @@ fn hello() -> Content {
 }
 
 async fn open(server: &Server, ca: &Ca) -> Result<Connection, Trouble> {
-    Connection::open(&server.endpoint(ca), Some(&login())).await
+    Connection::open(&server.endpoint(ca), Some((&login(), 0))).await
 }
 
 async fn opened(server: &Server, ca: &Ca) -> Connection {
@@ -272,7 +272,7 @@ async fn hangs_at(ca: Arc<Ca>, on: &'static str, step: Step, offers: &'static [&
         Step::EndOfData => &mut timeouts.end_of_data,
         _ => &mut timeouts.command,
     } = short;
-    let trouble = match Connection::open(&endpoint, Some(&login())).await {
+    let trouble = match Connection::open(&endpoint, Some((&login(), 0))).await {
         Err(trouble) => trouble,
         Ok(mut connection) => {
             let recipients = mailboxes(&["a@contoso.com"]);
@@ -467,7 +467,7 @@ fn account() -> AccountName {
 
 async fn send(pool: &Pool, server: &Server, ca: &Ca) -> Attempt {
     let (recipients, content) = (mailboxes(&["a@contoso.com"]), hello());
-    deliver(pool, &server.endpoint(ca), Some(&login()), &account(), &transaction(&recipients, &content)).await
+    deliver(pool, &server.endpoint(ca), Some((&login(), 0)), &account(), &transaction(&recipients, &content)).await
 }
 
 fn went(attempt: &Attempt) -> bool {

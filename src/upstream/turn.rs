@@ -1,7 +1,11 @@
 //! Whose turn it is to log in: so that a password that is refused is not refused twenty times before anybody has heard of it.
 //!
 //! Connections of one account are opened side by side, up to AUTH. There the first goes alone; once it has passed, and as long as the last
-//! success is not long ago, a few go together. When one is refused, those that wait for their turn are told the same and do not try.
+//! success is not long ago, a few go together. A refusal is told to all who were sent before whoever sends them had heard of it
+//! ([`Turns::hear`]), and they do not try. Who is sent later is sent on purpose, and does. So a wrong password costs one login each time that
+//! somebody decides to try it, and [`TOGETHER`] at the most if it was right a moment ago.
+//!
+//! A refusal of which nobody tells the sender is told to those that come after, until one of them does: nothing stays closed here.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::reply::{Cause, Trouble};
+use crate::reply::{Cause, Step, Trouble};
 
 /// Logins of an account at a time, at most.
 const TOGETHER: usize = 4;
@@ -31,6 +35,9 @@ struct State {
     under_way: usize,
     passed_at: Option<Instant>,
     refusals: u64,
+    /// Of how many of them whoever sends attempts has heard.
+    heard: u64,
+    /// The last one.
     refusal: Option<Trouble>,
 }
 
@@ -38,23 +45,29 @@ struct State {
 struct Turn<'t>(&'t Shared);
 
 impl Turns {
-    /// How many logins were refused: to be asked for when a connection begins to be opened.
-    pub(super) fn refusals(&self) -> u64 {
-        self.0.lock().refusals
+    /// Of how many refusals whoever sends attempts has heard: to be asked for when one is sent.
+    pub fn heard(&self) -> u64 {
+        self.0.lock().heard
     }
 
-    /// Logs in when it may be tried. `before` is what [`Self::refusals`] said when the connection began to be opened.
+    /// Whoever sends attempts has heard of the refusals: those that are sent from here on try anew.
+    pub fn hear(&self) {
+        let mut state = self.0.lock();
+        state.heard = state.refusals;
+    }
+
+    /// Logs in when it may be tried. `heard` is what [`Self::heard`] said when the login was sent.
     ///
     /// # Errors
-    /// What the server said; or what it has said to another login since then, if it refused that.
-    pub(super) async fn log_in<T>(&self, before: u64, login: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
-        let turn = self.take(before).await?;
+    /// What the server said; or what it has said to another login, if it refused that and nobody had heard of it then.
+    pub(super) async fn log_in<T>(&self, heard: u64, login: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+        let turn = self.take(heard).await?;
         let result = login.await;
         turn.ended(&result);
         result
     }
 
-    async fn take(&self, before: u64) -> Result<Turn<'_>, Trouble> {
+    async fn take(&self, heard: u64) -> Result<Turn<'_>, Trouble> {
         loop {
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
@@ -62,7 +75,7 @@ impl Turns {
             changed.as_mut().enable();
             {
                 let mut state = self.0.lock();
-                if let Some(refusal) = state.refusal.clone().filter(|_| state.refusals > before) {
+                if let Some(refusal) = state.refusal.clone().filter(|_| state.refusals > heard) {
                     return Err(refusal);
                 }
                 let together = if state.passed_at.is_some_and(|at| at.elapsed() < TRUST) { TOGETHER } else { 1 };
@@ -82,7 +95,7 @@ impl Turn<'_> {
         let mut state = self.0.lock();
         match result {
             Ok(_) => state.passed_at = Some(Instant::now()),
-            Err(Trouble { cause: Cause::Reply(reply), .. }) if reply.is_permanent() => {
+            Err(Trouble { step: Step::Auth, cause: Cause::Reply(reply) }) if reply.is_permanent() => {
                 state.refusals += 1;
                 (state.passed_at, state.refusal) = (None, result.as_ref().err().cloned());
             }
@@ -133,8 +146,24 @@ mod tests {
             let heard = waiting.await.expect("to its end");
             assert_eq!(heard, Err("AUTH: 535 5.7.3 Authentication unsuccessful".to_owned()));
         }
-        assert!(turns.take(0).await.is_err(), "and who was on the way when it came");
-        assert!(turns.take(turns.refusals()).await.is_ok(), "who sets out later tries for itself");
+        assert!(turns.take(turns.heard()).await.is_err(), "and who is sent before it is heard of");
+        let sent_before = turns.heard();
+        turns.hear();
+        assert!(turns.take(turns.heard()).await.is_ok(), "who is sent later tries for itself");
+        assert!(turns.take(sent_before).await.is_err(), "but not who is late");
+    }
+
+    #[tokio::test]
+    async fn each_refusal_is_one_login() {
+        let turns = Turns::default();
+        for _ in 0..3 {
+            let sent = turns.heard();
+            turns.take(sent).await.expect("somebody wants it tried").ended(&refused());
+            for _ in 0..10 {
+                assert!(turns.take(sent).await.is_err());
+            }
+            turns.hear();
+        }
     }
 
     #[tokio::test]

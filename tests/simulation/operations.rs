@@ -49,7 +49,7 @@ impl World {
 
     pub(super) fn suspend(&mut self, number: usize, until: Option<Option<Timestamp>>) {
         let suspension = until.map(|until| Suspension { until, reason: "audit".into() });
-        assert!(self.s.suspend(&account(number), suspension));
+        assert!(self.s.suspend(self.now(), &account(number), suspension));
         match until {
             Some(until) => {
                 self.suspended.insert(number, until);

@@ -239,7 +239,7 @@ async fn accounts(
 
 async fn logged_in(about: String, endpoint: &Endpoint, login: &Login, catalogue: &Catalogue) -> Finding {
     let begun = Instant::now();
-    match Connection::open(endpoint, Some(login)).await {
+    match Connection::open(endpoint, Some((login, 0))).await {
         Ok(connection) => {
             let how = if matches!(login.credential, Credential::Token(_)) { "a token" } else { "its password" };
             let finding = Finding::pass(about, format!("logged in with {how} ({} ms)", begun.elapsed().as_millis()));

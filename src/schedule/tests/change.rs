@@ -77,7 +77,7 @@ fn what_an_account_used_outlives_a_restart_without_it() {
     assert_eq!(s.accounts(at(60)).len(), 1);
     let kept = s.budget_state().into_iter().filter(|change| change.account == Some(name(0))).count();
     assert_eq!(kept, rows.len(), "a store that writes all anew keeps them");
-    s.suspend(&name(0), Some(Suspension { until: None, reason: "audit".into() }));
+    s.suspend(START, &name(0), Some(Suspension { until: None, reason: "audit".into() }));
     changed(&mut s, at(61), |settings| settings.accounts = self::settings(2, 3, &day(3)).accounts);
     let back = s.accounts(at(61)).remove(0);
     assert_eq!((back.name, back.usage[0].used, back.suspended.is_some()), (name(0), 3, true));
@@ -211,7 +211,7 @@ fn what_may_have_been_put_right_is_tried_at_once() {
         failed(&mut s, START, &attempt, pause(scope, None, PauseLength::Suspended));
         changed(&mut s, START, |_| {});
         assert_eq!(drain(&mut s, START), [], "a reload by itself opens nothing");
-        s.try_again(&who);
+        s.try_again(START, &who);
     }
     assert_eq!(drain(&mut s, START).len(), 1);
 }

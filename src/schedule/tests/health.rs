@@ -280,10 +280,34 @@ fn an_operators_word_has_it_tried_at_once() {
     failed(&mut s, START, &burst[0], Some(met(Scope::App, PauseLength::Suspended, Step::Token, "token")));
     failed(&mut s, START, &burst[1], Some(refused()));
     assert_eq!(all(&mut s, at(10)), []);
-    assert!(s.suspend(&name(1), None));
+    assert!(s.suspend(at(10), &name(1), None));
     assert_eq!(all(&mut s, at(10)), [Done::Login(name(1))], "what it shares with others is tried by it");
     login(&mut s, at(11), 1, None);
     assert_eq!(drain(&mut s, at(11)).len(), 2);
+}
+
+#[test]
+fn what_met_a_password_that_was_replaced_says_nothing_of_the_new_one() {
+    for by_reload in [false, true] {
+        let mut s = scheduler(1, 3);
+        (1..=4).for_each(|n| s.add(START, queued(n, Class::Internal)));
+        let burst = drain(&mut s, START);
+        failed(&mut s, at(1), &burst[0], Some(refused()));
+        match by_reload {
+            true => s.try_again(at(2), &Who::Account(name(0))),
+            false => assert!(s.suspend(at(2), &name(0), None)),
+        }
+        // Two are still under way that had begun with the old one.
+        assert_eq!(s.ended(at(3), &ended(&burst[1], START, refused())), []);
+        let next = drain(&mut s, at(4));
+        assert_eq!(next.len(), 2, "and mail goes on");
+        let told = s.ended(at(5), &ended(&next[0], at(4), refused()));
+        assert!(matches!(told[..], [Change::Closed { .. }]), "{told:?}");
+    }
+}
+
+fn ended(attempt: &Attempt, started: Timestamp, pause: Pause) -> Ended {
+    Ended { delivery: attempt.delivery, started, used: Used::NOTHING, pause: Some(pause) }
 }
 
 #[test]
@@ -307,6 +331,6 @@ fn a_delivery_goes_elsewhere_than_where_it_was_just_refused_and_again_only_where
     failed(&mut s, START, &third, None);
     s.try_elsewhere(third.delivery, &third.account);
     let other = usize::from(third.account == name(0));
-    s.suspend(&name(other), Some(Suspension { until: None, reason: String::new() }));
+    s.suspend(START, &name(other), Some(Suspension { until: None, reason: String::new() }));
     assert_eq!(chance(&mut s, START), (third, Chance::Again), "rather there than nowhere");
 }

@@ -48,7 +48,7 @@ async fn an_extension_that_is_ignored_is_not_used() {
     ] {
         let server = Server::start(Script::new(&ca, CHUNKED)).await;
         let endpoint = Endpoint { ignored, ..server.endpoint(&ca) };
-        let mut connection = Connection::open(&endpoint, Some(&login())).await.expect("a connection");
+        let mut connection = Connection::open(&endpoint, Some((&login(), 0))).await.expect("a connection");
         assert!(matches!(connection.transact(&transaction(&recipients, &content)).await.end, End::Accepted(_)));
         assert_eq!(rounds(&server), wanted);
     }
@@ -197,7 +197,7 @@ async fn a_silent_server_is_waited_for_as_long_as_each_step_may_take() {
         let server = Server::start(Script::new(&ca, offers).with(&[at(on, Act::Hang)])).await;
         let mut endpoint = server.endpoint(&ca);
         *(if on == "." { &mut endpoint.timeouts.end_of_data } else { &mut endpoint.timeouts.command }) = short;
-        let mut connection = Connection::open(&endpoint, Some(&login())).await.expect("a connection");
+        let mut connection = Connection::open(&endpoint, Some((&login(), 0))).await.expect("a connection");
         let trouble = stopped(&connection.transact(&transaction(&recipients, &content)).await);
         assert_eq!(trouble, Trouble { step, cause: Cause::TimedOut(short) }, "{on}");
         assert!(!connection.usable());
