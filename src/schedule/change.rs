@@ -10,9 +10,10 @@ use crate::budget::{self, Limits};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, ClientName, DeliveryId, RouteName};
 
+use super::heed::Holder;
 use super::lanes::LaneKey;
 use super::scheduler::{Account, Place, Scheduler};
-use super::{ACCOUNTS_MAX, AccountSettings, BudgetChange, Settings, Who};
+use super::{ACCOUNTS_MAX, AccountSettings, BudgetChange, Change, Settings, Who};
 
 impl Scheduler {
     /// Goes on by other settings.
@@ -38,27 +39,34 @@ impl Scheduler {
         match who {
             Who::Account(name) => {
                 let Some(number) = self.accounts.iter().position(|account| account.name == *name) else { return };
-                // What it shares with others is tried by a login.
+                // What it shares with others is tried at once, and with this account.
                 for holder in self.holders(number) {
                     let Self { accounts, apps, routes, tenant_gates, .. } = self;
                     holder.gates(accounts, apps, routes, tenant_gates).hurry();
                 }
                 let account = &mut self.accounts[number];
-                account.gates.put_right(now);
                 account.probed_in = 0;
                 account.width.forget();
+                self.put_right(now, Holder::Account(number));
             }
-            Who::App(name) => {
-                let named = self.apps.iter_mut().filter(|app| app.name == *name);
-                named.for_each(|app| app.gates.put_right(now));
-            }
-            Who::Tenant => self.tenant_gates.put_right(now),
-            Who::Route(name) => {
-                let named = self.routes.iter_mut().filter(|route| route.name == *name);
-                named.for_each(|route| route.gates.put_right(now));
+            who => {
+                let found = self.all_holders().find(|holder| self.who(*holder) == *who);
+                found.into_iter().for_each(|holder| self.put_right(now, holder));
             }
         }
         self.look_anew();
+    }
+
+    fn put_right(&mut self, now: Timestamp, holder: Holder) {
+        let troubled = self.gates(holder).each().into_iter().any(|gate| gate.trouble().is_some());
+        let Self { accounts, apps, routes, tenant_gates, .. } = self;
+        holder.gates(accounts, apps, routes, tenant_gates).put_right(now);
+        match holder {
+            // One of those that are all suspended alike: of the tenant is told when it has shown that it is well.
+            Holder::Account(number) if troubled && self.told_alike && !self.is_apart(number) => self.accounts[number].unproven = Some(now),
+            _ if troubled => self.news.push(Change::Opened { gate: self.who(holder) }),
+            _ => {}
+        }
     }
 
     /// A delivery goes another way from now on, as mail of that class. An attempt under way ends as it began. Returns whether there is one by this

@@ -54,6 +54,9 @@ pub(super) enum Ahead {
     Login(u64),
 }
 
+/// How far a login without mail gets.
+pub(super) const LOGIN: Option<Step> = Some(Step::Mail);
+
 impl Closed {
     /// Only an operator's act ends it.
     pub fn is_suspended(&self) -> bool {
@@ -65,9 +68,9 @@ impl Closed {
         self.is_suspended() && !self.passed
     }
 
-    /// A login alone shows its end.
-    fn ends_with_login(&self) -> bool {
-        self.pause.step <= Step::Auth
+    /// What got past each step before `stopped`, past all of them if that is none, shows its end.
+    pub(super) fn ends_with(&self, stopped: Option<Step>) -> bool {
+        stopped.is_none_or(|stopped| self.pause.step < stopped)
     }
 }
 
@@ -134,17 +137,23 @@ impl Gate {
         }
     }
 
+    /// Another's login has begun, which tells of this gate's trouble too.
+    pub fn postpone(&mut self, until: Timestamp) {
+        if let Some(closed) = self.closed.as_mut().filter(|closed| closed.wants_login()) {
+            closed.until = closed.until.max(until);
+        }
+    }
+
     /// An attempt that had begun at `started` got past each step before `stopped`; past all of them, if that is none. Returns whether this opened
     /// the gate.
     pub fn got_past(&mut self, started: Timestamp, stopped: Option<Step>) -> bool {
-        let past = |step: Step| stopped.is_none_or(|stopped| step < stopped);
-        self.closed.take_if(|closed| closed.level > 0 && started > closed.met && past(closed.pause.step)).is_some()
+        self.closed.take_if(|closed| closed.level > 0 && started > closed.met && closed.ends_with(stopped)).is_some()
     }
 
     /// A login that had begun at `started` passed. Returns whether this opened the gate.
     pub fn logged_in(&mut self, now: Timestamp, started: Timestamp) -> bool {
         let Some(closed) = self.closed.as_mut().filter(|closed| closed.level > 0 && started > closed.met) else { return false };
-        if closed.ends_with_login() {
+        if closed.ends_with(LOGIN) {
             self.closed = None;
             return true;
         }

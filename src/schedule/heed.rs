@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class};
 use crate::reply::{Pause, PauseLength, Scope, Step};
 
-use super::gate::{Ahead, Closed, Gates};
+use super::gate::{Ahead, Closed, Gates, LOGIN};
 use super::scheduler::{Account, App, Route};
 use super::{Change, Ended, Probed, Scheduler, Who};
 
@@ -91,6 +91,7 @@ impl Scheduler {
 
     fn hear(&mut self, now: Timestamp, word: &Word<'_>) -> Vec<Change> {
         let mut changes = Vec::new();
+        let proven = self.is_proof(word);
         let pause = match &word.said {
             Said::Trouble(pause) => Some(self.booked(now, word.account, pause)),
             _ => None,
@@ -117,9 +118,23 @@ impl Scheduler {
             }
         }
         self.health_changed = true;
-        self.tell_alike(&mut changes);
+        self.tell_alike(&mut changes, proven);
         self.look_after();
         changes
+    }
+
+    /// Whether this shows that an account is well whose trouble, which all accounts have, is over in the operator's opinion.
+    fn is_proof(&mut self, word: &Word<'_>) -> bool {
+        let ends = |stopped| self.alike().is_none_or(|(_, closed)| closed.ends_with(stopped));
+        let (answers, proves) = match &word.said {
+            Said::Well(_, stopped) => (ends(*stopped), true),
+            Said::LoggedIn => (ends(LOGIN), true),
+            // Of what passes by itself, or is not its own, it is nobody's answer.
+            Said::Trouble(pause) => {
+                (pause.length == PauseLength::Suspended && self.holder(word.account, pause.scope) == Holder::Account(word.account), false)
+            }
+        };
+        self.accounts[word.account].unproven.take_if(|since| answers && word.started >= *since).is_some() && proves
     }
 
     /// Has an account use fewer connections, if that is what is asked for and can be done.
@@ -148,8 +163,9 @@ impl Scheduler {
         Pause { length, ..pause.clone() }
     }
 
-    /// Accounts that are all suspended alike are told of as the tenant, once; and when that is over, each of those that still are.
-    pub(super) fn tell_alike(&mut self, changes: &mut Vec<Change>) {
+    /// Accounts that are all suspended alike are told of as the tenant, once; and when that is over, each of those that still are. `proven`: an
+    /// account that was put right has shown that it is well.
+    fn tell_alike(&mut self, changes: &mut Vec<Change>, proven: bool) {
         let alike = self.alike().map(|(accounts, closed)| {
             let reason = format!("all {accounts} accounts: {}", closed.pause.reason);
             (closed.until, Pause { scope: Scope::Tenant, reason, ..closed.pause.clone() })
@@ -168,9 +184,10 @@ impl Scheduler {
                     changes.push(Change::Opened { gate: Who::Tenant });
                 }
                 // What ended for one of them may have ended for all, and if not, it is their own trouble from here on.
-                let proven = changes.iter().any(|change| matches!(change, Change::Opened { gate: Who::Account(_) }));
+                let proven = proven || changes.iter().any(|change| matches!(change, Change::Opened { gate: Who::Account(_) }));
                 let Self { accounts, routes, .. } = self;
                 let is_member = |account: &&mut Account| account.suspended.is_none() && !routes[usize::from(account.route)].apart;
+                accounts.iter_mut().for_each(|account| account.unproven = None);
                 for account in accounts.iter_mut().filter(is_member) {
                     let Some(closed) = account.gates.all.trouble().filter(|closed| closed.is_suspended()).cloned() else { continue };
                     let gate = Who::Account(account.name.clone());
@@ -187,18 +204,25 @@ impl Scheduler {
 
     /// The trouble for which all accounts of the tenant are suspended, if it is one and the same, and how many they are.
     pub(super) fn alike(&self) -> Option<(usize, &Closed)> {
-        let members =
-            self.in_service().iter().filter(|account| !self.routes[usize::from(account.route)].apart && account.suspended.is_none());
-        let mut found: Option<(usize, &Closed)> = None;
-        for account in members {
+        let member = |(number, account): &(usize, &Account)| !self.is_apart(*number) && account.suspended.is_none();
+        let (mut accounts, mut found): (usize, Option<&Closed>) = (0, None);
+        for (_, account) in self.in_service().iter().enumerate().filter(member) {
+            accounts += 1;
+            if account.unproven.is_some() {
+                continue;
+            }
             let closed = account.gates.all.trouble().filter(|closed| closed.is_suspended())?;
-            let (others, first) = found.unwrap_or((0, closed));
-            if first.pause.kind != closed.pause.kind {
+            if found.is_some_and(|first| first.pause.kind != closed.pause.kind) {
                 return None;
             }
-            found = Some((others + 1, if others > 0 && first.since <= closed.since { first } else { closed }));
+            found = found.filter(|first| first.since <= closed.since).or(Some(closed));
         }
-        found.filter(|(accounts, _)| *accounts > 1)
+        found.filter(|_| accounts > 1).map(|closed| (accounts, closed))
+    }
+
+    /// An account is no part of the tenant.
+    pub(super) fn is_apart(&self, account: usize) -> bool {
+        self.routes[usize::from(self.accounts[account].route)].apart
     }
 
     /// Those whose gates stand before an account.
@@ -244,7 +268,7 @@ impl Scheduler {
     pub(super) fn look_anew(&mut self) {
         self.health_changed = true;
         let mut news = std::mem::take(&mut self.news);
-        self.tell_alike(&mut news);
+        self.tell_alike(&mut news, false);
         self.news = news;
         self.look_after();
     }

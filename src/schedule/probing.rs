@@ -3,7 +3,7 @@
 //!
 //! A login goes through all gates before its account, and no gate sees more than one at a time. Where several accounts could try the gate of an
 //! application or of the tenant, they take turns; an account that is itself suspended only when its own time has come, so that no account logs in
-//! in vain more often than its own gate has it.
+//! in vain more often than its own gate has it. Where all accounts are suspended alike, they take turns too, as if it were the tenant's gate.
 
 use crate::clock::Timestamp;
 
@@ -23,6 +23,7 @@ impl Scheduler {
             let mark = accounts[account].mark;
             holder.gates(accounts, apps, routes, tenant_gates).pass_login(now, mark, settings);
         }
+        self.postpone_others(account);
         self.turn += 1;
         let turn = self.turn;
         let account = &mut self.accounts[account];
@@ -30,6 +31,16 @@ impl Scheduler {
         account.active += 1;
         self.health_changed = true;
         Some(Decision::Probe { account: account.name.clone() })
+    }
+
+    /// Where all accounts are suspended alike, the login of one tells of all.
+    fn postpone_others(&mut self, account: usize) {
+        if !self.told_alike {
+            return;
+        }
+        let Some(until) = self.accounts[account].gates.all.trouble().map(|closed| closed.until) else { return };
+        let others = (0..self.accounts.len()).filter(|other| *other != account && !self.is_apart(*other)).collect::<Vec<_>>();
+        others.into_iter().for_each(|other| self.accounts[other].gates.all.postpone(until));
     }
 
     /// The next moment at which [`Self::tend`] has something to do.

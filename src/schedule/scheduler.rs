@@ -22,7 +22,7 @@ use super::health::HealthRow;
 use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
 use super::values::{BudgetChange, Chance, Change, Counts, Decision, Ended};
 use super::width::Width;
-use super::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings};
+use super::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings, Who};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub(super) struct Account {
     pub probed_in: u64,
     /// Closed by an operator.
     pub suspended: Option<Suspension>,
+    /// When its trouble, which all accounts have, was put right in the operator's opinion; nothing has shown that yet.
+    pub unproven: Option<Timestamp>,
     pub budget: Budget,
     last_turn: u64,
     /// Its name as a number.
@@ -398,18 +400,10 @@ impl Scheduler {
         let Some(account) = self.accounts.iter_mut().find(|account| account.name == *name) else { return false };
         let resumed = suspension.is_none();
         account.suspended = suspension;
-        if resumed {
-            account.gates.put_right(now);
-            account.width.forget();
-            account.probed_in = 0;
-            let number = self.accounts.iter().position(|account| account.name == *name).unwrap_or_default();
-            // What stands before others too is tried at once, and with this account.
-            for holder in self.holders(number) {
-                let Self { accounts, apps, routes, tenant_gates, .. } = self;
-                holder.gates(accounts, apps, routes, tenant_gates).hurry();
-            }
+        match resumed {
+            true => self.try_again(now, &Who::Account(name.clone())),
+            false => self.look_anew(),
         }
-        self.look_anew();
         true
     }
 
@@ -717,6 +711,7 @@ impl Account {
             app,
             width: Width::new(settings.connections),
             active: 0,
+            unproven: None,
             gates: Gates::default(),
             probing: false,
             probed_in: 1,

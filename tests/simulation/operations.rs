@@ -3,7 +3,7 @@
 use hve_relay::budget::{self, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::schedule::{Closed, HealthRow, Learned, Scheduler, Suspension};
+use hve_relay::schedule::{Change, Closed, HealthRow, Learned, Scheduler, Suspension, Who};
 
 use super::{Fate, Gate, Rows, State, World, account};
 
@@ -50,6 +50,12 @@ impl World {
     pub(super) fn suspend(&mut self, number: usize, until: Option<Option<Timestamp>>) {
         let suspension = until.map(|until| Suspension { until, reason: "audit".into() });
         assert!(self.s.suspend(self.now(), &account(number), suspension));
+        // What an operator opens is told.
+        let closed = self.gates.keys().any(|(gate, _)| *gate == Gate::Account(number));
+        for change in self.s.news() {
+            let told = matches!(&change, Change::Opened { gate: Who::Account(name) } if *name == account(number));
+            assert!(told && closed && until.is_none(), "{change:?}");
+        }
         match until {
             Some(until) => {
                 self.suspended.insert(number, until);

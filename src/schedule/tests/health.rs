@@ -189,11 +189,11 @@ fn accounts_that_are_all_suspended_alike_are_one_trouble() {
     assert_eq!(all(&mut s, at(1_200)), [Done::Login(name(0))]);
     assert_eq!(login(&mut s, at(1_200), 0, Some(refused())), [], "that it is still so is no news");
     // When it ends for one of them, the others are tried at once; what they meet then is their own.
-    assert_eq!(all(&mut s, at(1_201)), [Done::Login(name(1))]);
-    assert_eq!(opened(&login(&mut s, then(at(1_201)), 1, None)), [Who::Account(name(1)), Who::Tenant]);
-    assert_eq!(logins(&mut s, at(1_202)), [Done::Login(name(2)), Done::Login(name(0))]);
-    assert_eq!(opened(&login(&mut s, at(1_203), 0, None)), [Who::Account(name(0))]);
-    assert_eq!(closed(&login(&mut s, at(1_203), 2, Some(refused()))), [Who::Account(name(2))]);
+    assert_eq!((all(&mut s, at(2_399)), all(&mut s, at(2_400))), (vec![], vec![Done::Login(name(1))]));
+    assert_eq!(opened(&login(&mut s, then(at(2_400)), 1, None)), [Who::Account(name(1)), Who::Tenant]);
+    assert_eq!(logins(&mut s, at(2_402)), [Done::Login(name(2)), Done::Login(name(0))]);
+    assert_eq!(opened(&login(&mut s, at(2_403), 0, None)), [Who::Account(name(0))]);
+    assert_eq!(closed(&login(&mut s, at(2_403), 2, Some(refused()))), [Who::Account(name(2))]);
 }
 
 #[test]
@@ -333,4 +333,78 @@ fn a_delivery_goes_elsewhere_than_where_it_was_just_refused_and_again_only_where
     let other = usize::from(third.account == name(0));
     s.suspend(START, &name(other), Some(Suspension { until: None, reason: String::new() }));
     assert_eq!(chance(&mut s, START), (third, Chance::Again), "rather there than nowhere");
+}
+
+/// Four accounts that were all refused alike; at 1.
+fn all_refused() -> Scheduler {
+    let mut s = scheduler(4, 1);
+    (1..=8).for_each(|n| s.add(START, queued(n, Class::Internal)));
+    let burst = drain(&mut s, START);
+    let told: Vec<Change> = burst.iter().flat_map(|attempt| failed_telling(&mut s, at(1), attempt, START)).collect();
+    assert!(matches!(told.last(), Some(Change::Closed { gate: Who::Tenant, .. })), "{told:?}");
+    s
+}
+
+fn failed_telling(s: &mut Scheduler, now: Timestamp, attempt: &Attempt, started: Timestamp) -> Vec<Change> {
+    let changes = s.ended(now, &ended(attempt, started, refused()));
+    s.settled(now, attempt.delivery, 1, now);
+    changes
+}
+
+#[test]
+fn of_accounts_that_are_all_suspended_alike_one_logs_in_each_time() {
+    let mut s = all_refused();
+    let probe = s.settings.probe.as_secs();
+    let mut tried = Vec::new();
+    for round in 1..=4 {
+        assert_eq!(logins(&mut s, at(probe * round)), [], "not before its time");
+        let done = logins(&mut s, at(1 + probe * round));
+        let [Done::Login(account)] = &done[..] else { panic!("{done:?}") };
+        tried.push(account.clone());
+        let number = (0..4).find(|number| name(*number) == *account).expect("an account");
+        login(&mut s, at(2 + probe * round), number, Some(refused()));
+    }
+    tried.sort_unstable();
+    tried.dedup();
+    assert_eq!(tried.len(), 4, "they take turns");
+    // When it passes, the others are tried at once.
+    let last = 1 + probe * 5 + 4;
+    let done = logins(&mut s, at(last));
+    let [Done::Login(account)] = &done[..] else { panic!("{done:?}") };
+    let number = (0..4).find(|number| name(*number) == *account).expect("an account");
+    login(&mut s, at(last + 1), number, None);
+    assert_eq!(logins(&mut s, at(last + 1)).len(), 3);
+}
+
+#[test]
+fn an_operators_word_for_one_of_those_that_are_suspended_alike_is_no_trouble_of_the_others() {
+    for refused_again in [true, false] {
+        let mut s = all_refused();
+        assert!(s.suspend(at(10), &name(2), None));
+        assert_eq!(s.news(), [], "nothing has shown that it is over");
+        assert_eq!(s.suspended(), [Who::Tenant]);
+        let attempt = drain(&mut s, at(10)).remove(0);
+        assert_eq!(attempt.account, name(2));
+        if refused_again {
+            assert_eq!(failed_telling(&mut s, at(11), &attempt, at(10)), [], "it is as it was");
+            assert_eq!(logins(&mut s, at(11)), []);
+            continue;
+        }
+        let used = Used { recipients: 1, message: true };
+        let told = s.ended(at(11), &Ended { delivery: attempt.delivery, started: at(10), used, pause: None });
+        assert_eq!(told, [Change::Opened { gate: Who::Tenant }]);
+        assert_eq!(logins(&mut s, at(11)).len(), 3, "and the others are tried at once");
+    }
+}
+
+#[test]
+fn what_an_operator_opens_is_told() {
+    let mut s = scheduler(2, 1);
+    s.add(START, queued(1, Class::Internal));
+    let attempt = drain(&mut s, START).remove(0);
+    assert_eq!(failed_telling(&mut s, at(1), &attempt, START).len(), 1);
+    assert!(s.suspend(at(2), &attempt.account, None));
+    assert_eq!(s.news(), [Change::Opened { gate: Who::Account(attempt.account.clone()) }]);
+    assert!(s.suspend(at(3), &attempt.account, None));
+    assert_eq!(s.news(), []);
 }
