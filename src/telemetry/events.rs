@@ -480,8 +480,8 @@ pub fn gate(change: &Change) {
         }
         Change::Opened { gate: Who::Tenant } => info!(target: SCHEDULE, event = "tenant-resumed", "mail of the tenant goes again"),
         Change::Narrowed { account, using, configured, pause } => {
-            let Pause { reason, advice, .. } = pause;
-            warn!(target: SCHEDULE, event = "account-narrowed", account = %account, using, configured, reason, advice, "the server takes fewer connections at a time than are configured");
+            let Pause { kind, reason, advice, .. } = pause;
+            warn!(target: SCHEDULE, event = "account-narrowed", account = %account, using, configured, kind = &**kind, reason, advice, "the server takes fewer connections at a time than are configured");
         }
         Change::Widened { account, using, configured } => {
             info!(target: SCHEDULE, event = "account-widened", account = %account, using, configured, "one connection more is tried");
@@ -495,19 +495,19 @@ pub fn login_tried(account: &AccountName, trouble: &str) {
 }
 
 fn closed(gate: &Who, until: Timestamp, pause: &Pause) {
-    let (reason, advice, class) = (&pause.reason, &pause.advice, pause.class.map_or("", Class::as_str));
+    let (kind, reason, advice, class) = (&*pause.kind, &pause.reason, &pause.advice, pause.class.map_or("", Class::as_str));
     match gate {
         Who::Account(account) => {
-            error!(target: SCHEDULE, event = "account-paused", account = %account, class, until = %until, reason, advice, "account paused; its mail stays queued");
+            error!(target: SCHEDULE, event = "account-paused", account = %account, class, until = %until, kind, reason, advice, "account paused; its mail stays queued");
         }
         Who::App(app) => {
-            error!(target: SCHEDULE, event = "app-paused", app = %app, class, until = %until, reason, advice, "application paused; the mail of its accounts stays queued");
+            error!(target: SCHEDULE, event = "app-paused", app = %app, class, until = %until, kind, reason, advice, "application paused; the mail of its accounts stays queued");
         }
         Who::Tenant => {
-            error!(target: SCHEDULE, event = "tenant-paused", class, until = %until, reason, advice, "tenant paused; its mail stays queued");
+            error!(target: SCHEDULE, event = "tenant-paused", class, until = %until, kind, reason, advice, "tenant paused; its mail stays queued");
         }
         Who::Route(route) => {
-            error!(target: SCHEDULE, event = "route-paused", route = %route, class, until = %until, reason, advice, "route paused; its mail stays queued");
+            error!(target: SCHEDULE, event = "route-paused", route = %route, class, until = %until, kind, reason, advice, "route paused; its mail stays queued");
         }
     }
 }

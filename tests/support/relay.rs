@@ -276,6 +276,12 @@ impl Setup {
         self
     }
 
+    /// The shortest pause.
+    pub fn pause_min(mut self, shortest: &str) -> Self {
+        self.queue = self.queue.replace("pause_min = \"100ms\"", &format!("pause_min = \"{shortest}\""));
+        self
+    }
+
     /// The longest pause.
     pub fn pause_max(mut self, longest: &str) -> Self {
         self.queue = self.queue.replace("pause_max = \"400ms\"", &format!("pause_max = \"{longest}\""));
