@@ -14,8 +14,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Problems};
 use crate::daemon;
 use crate::mail::AccountName;
-use crate::store::sqlite::{self, Budgets, MayHaveLeft, Restored};
-use crate::store::{Anchor, BudgetRow, Ledger};
+use crate::store::sqlite::{self, Budgets, Restored};
+use crate::store::{Anchor, BudgetRow, Ledger, MayHaveLeft};
 
 /// What is copied, and where to.
 #[derive(Debug, Args)]

@@ -90,6 +90,11 @@ impl QueueIds {
         Self { node: i64::from(node) & ((1 << NODE_BITS) - 1), last: AtomicI64::new(newest.map_or(0, QueueId::number)) }
     }
 
+    /// From here on each id is larger than this one, too.
+    pub fn pass(&self, id: QueueId) {
+        self.last.fetch_max(id.0, Ordering::Relaxed);
+    }
+
     /// The next id.
     pub fn next(&self, now: Timestamp) -> QueueId {
         let millis = (now.as_millis() - EPOCH_MILLIS).clamp(0, (1 << 41) - 1);
@@ -137,5 +142,10 @@ mod tests {
         }
         let restarted = QueueIds::new(3, Some(last));
         assert!(restarted.next(Timestamp::from_millis(0)) > last);
+        let brought_in = QueueId(last.0 + 1_000);
+        restarted.pass(brought_in);
+        assert!(restarted.next(now) > brought_in);
+        restarted.pass(last);
+        assert!(restarted.next(now) > brought_in);
     }
 }

@@ -643,6 +643,12 @@ impl Scheduler {
         self.index.values().chain(self.held.values()).map(|slot| &self.entries[*slot as usize])
     }
 
+    /// Whether there is a delivery of a message.
+    pub fn knows(&self, message: QueueId) -> bool {
+        let all = DeliveryId { message, part: 0 }..=DeliveryId { message, part: u16::MAX };
+        self.index.range(all.clone()).chain(self.held.range(all)).next().is_some()
+    }
+
     pub(super) fn slot(&self, delivery: DeliveryId) -> Option<u32> {
         self.index.get(&delivery).or_else(|| self.held.get(&delivery)).copied()
     }

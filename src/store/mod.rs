@@ -11,9 +11,11 @@
 //! * A delivery whose attempt was started and never settled is found as such after a restart (in doubt) and is queued again.
 
 pub mod history;
+mod letter;
 mod settings;
 pub mod sqlite;
 
+pub use letter::{Envelope, Letter, MayHaveLeft, Standing};
 pub use settings::{HistorySettings, Settings};
 
 use std::future::Future;
@@ -333,6 +335,13 @@ pub trait Spool: Send + Sync + 'static {
         deliveries: Vec<Delivery>,
         content: Self::Incoming,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Keeps a message that was queued before, as it stood then; when this returns `Ok`, it is durable. False: one of its name is queued, which
+    /// stays as it is, and nothing is kept of this one.
+    ///
+    /// # Errors
+    /// As of `accept`; and if the content has another length than the message says.
+    fn bring_in(&self, letter: Letter, content: Self::Incoming) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Calls `each` for every queued delivery, oldest message first. Called once, at start.
     fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;

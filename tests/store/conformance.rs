@@ -24,7 +24,7 @@ pub trait Bed {
 macro_rules! conformance {
     ($bed:expr) => {
         crate::conformance::conformance!($bed; what_is_accepted_is_found_again, pieces_of_any_size_make_the_same_content,
-            what_is_not_accepted_leaves_nothing, an_attempt_without_an_end_is_found_in_doubt, what_is_not_there_cannot_be_started,
+            what_is_not_accepted_leaves_nothing, what_is_brought_in_is_as_it_stood_and_comes_once, an_attempt_without_an_end_is_found_in_doubt, what_is_not_there_cannot_be_started,
             ordinals_stay_when_others_are_settled, a_message_goes_with_its_last_recipient, a_notice_comes_with_the_settlement,
             settling_twice_does_nothing, what_does_not_fit_is_refused, an_id_is_taken_once, what_cannot_be_settled_is_not_accepted,
             attempts_begin_together_with_what_they_use, many_at_once_are_all_kept, a_given_up_acceptance_does_no_harm, what_the_scheduler_must_know_is_found_again,

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 pub use report::{Group, Line};
 pub use search::{Found, LIMIT_MAX, Search};
@@ -44,7 +45,7 @@ use super::{HistorySettings, StoreError};
 use crate::clock::Timestamp;
 use crate::mail::QueueId;
 use prune::Limits;
-use writer::Writer;
+use writer::{Errand, Writer};
 
 /// Records that may wait to be written; whoever has more waits outside.
 const WAITING_MAX: usize = 4_096;
@@ -83,7 +84,7 @@ pub struct History {
 
 #[derive(Debug)]
 struct Open {
-    records: Option<SyncSender<Record>>,
+    errands: Option<SyncSender<Errand>>,
     writer: Option<JoinHandle<()>>,
     limits: Arc<Mutex<Limits>>,
     reader: Arc<Reader>,
@@ -115,11 +116,11 @@ impl History {
         let connection = tables::open(&path)?;
         let limits = Arc::new(Mutex::new(Limits { keep, size: settings.size, reserve }));
         let writer = Writer::new(connection, data_dir.to_owned(), limits.clone(), told);
-        let (records, waiting) = sync_channel(WAITING_MAX);
+        let (errands, waiting) = sync_channel(WAITING_MAX);
         let writer = std::thread::Builder::new().name("store-history".into()).spawn(move || writer.run(&waiting));
         let writer = Some(writer.map_err(OpenError::Thread)?);
         let reader = || Arc::new(Reader { path: path.clone(), idle: Mutex::default() });
-        Ok(Self { open: Some(Open { records: Some(records), writer, limits, reader: reader(), reporter: reader() }) })
+        Ok(Self { open: Some(Open { errands: Some(errands), writer, limits, reader: reader(), reporter: reader() }) })
     }
 
     /// None: what is to be remembered is forgotten, and nothing is found.
@@ -141,12 +142,29 @@ impl History {
 
     /// Has something written soon. Waits only if very much waits already.
     pub async fn remember(&self, record: Record) {
-        let Some(records) = self.open.as_ref().and_then(|open| open.records.as_ref()) else { return };
-        if let Err(TrySendError::Full(record)) = records.try_send(record) {
-            let records = records.clone();
+        self.give(Errand::Remember(record)).await;
+    }
+
+    async fn give(&self, errand: Errand) {
+        let Some(errands) = self.open.as_ref().and_then(|open| open.errands.as_ref()) else { return };
+        if let Err(TrySendError::Full(errand)) = errands.try_send(errand) {
+            let errands = errands.clone();
             // The writer ends after all who send, and if the runtime ends before, so does the process.
-            let _ = tokio::task::spawn_blocking(move || records.send(record)).await;
+            let _ = tokio::task::spawn_blocking(move || errands.send(errand)).await;
         }
+    }
+
+    /// What became for good of a message's recipients, as far as it is remembered; also of what was given to be remembered just before.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub async fn settled(&self, message: QueueId) -> Result<Vec<(String, Left)>, StoreError> {
+        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        let (written, is_written) = oneshot::channel();
+        self.give(Errand::Tell(written)).await;
+        // If the writer is gone, there is nothing that it could still write.
+        let _ = is_written.await;
+        open.reader.ask(move |connection| search::settled(connection, message)).await
     }
 
     /// What fits, newest first.
@@ -193,7 +211,7 @@ impl Reader {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        drop(self.records.take());
+        drop(self.errands.take());
         // Before the writer closes, so that it can leave an empty log.
         for reader in [&self.reader, &self.reporter] {
             drop(reader.idle.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -161,6 +161,25 @@ pub(super) fn story(connection: &Connection, id: QueueId) -> Result<Option<Story
     Ok(Some(Story { message, chapters }))
 }
 
+const SELECT_SETTLED: &str = "SELECT part, came_to, ordinals FROM attempt WHERE message = ?1 AND came_to NOT IN ('deferred', 'in-doubt')";
+
+/// The recipients of a message of whom it is known what became of them for good. No message has an address twice.
+pub(super) fn settled(connection: &Connection, id: QueueId) -> Result<Vec<(String, Left)>> {
+    let Some(message) = connection.prepare_cached(SELECT_MESSAGE)?.query_row([id.number()], past).optional()? else {
+        return Ok(Vec::new());
+    };
+    let mut select = connection.prepare_cached(SELECT_SETTLED)?;
+    let mut rows = select.query([id.number()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (part, left): (u16, _) = (row.get(0)?, row.get_ref(1)?.as_str()?.parse());
+        let (Some(delivery), Ok(left)) = (message.deliveries.iter().find(|delivery| delivery.part == part), left) else { continue };
+        let address = |ordinal: u16| delivery.recipients.get(usize::from(ordinal)).cloned().flatten();
+        found.extend(ordinals(row.get_ref(2)?.as_str()?).into_iter().filter_map(address).map(|address| (address, left)));
+    }
+    Ok(found)
+}
+
 fn past(row: &Row) -> Result<Past> {
     let number: i64 = row.get(0)?;
     Ok(Past {
@@ -237,7 +256,7 @@ mod tests {
             }
             steps
         };
-        for select in [&select_of_day(1), &select_of_day(3), SELECT_MESSAGE, SELECT_ATTEMPTS] {
+        for select in [&select_of_day(1), &select_of_day(3), SELECT_MESSAGE, SELECT_ATTEMPTS, SELECT_SETTLED] {
             let steps = plan(select);
             assert!(!steps.is_empty());
             let wrong = steps.iter().find(|step| step.starts_with("SCAN") && !step.contains("CONSTANT") || step.contains("TEMP B-TREE"));

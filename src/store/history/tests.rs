@@ -140,6 +140,47 @@ fn recipients_that_parted_are_found_with_what_became_of_them() {
 }
 
 #[test]
+fn who_is_settled_for_good_is_known_by_address_also_behind_a_parting() {
+    let case = Case::new();
+    let accepted = case.accepted(DAY, "settled", &["a@contoso.com", "b@contoso.com", "c@contoso.com", "d@contoso.com"]);
+    let (message, deliveries) = accepted.clone();
+    let id = message.id;
+    assert_eq!(search::settled(&case.connection, id), Ok(Vec::new()));
+    let answers = vec![answer(Left::Failed, &[0]), answer(Left::Deferred, &[1, 3]), answer(Left::InDoubt, &[2])];
+    case.tried(&accepted, Duration::from_secs(1), answers);
+    let mut alone = deliveries[0].clone();
+    alone.id.part = 2;
+    alone.recipients.drain(..3);
+    let parted = (message, vec![alone]);
+    case.remember(&Record::Parted(Box::new(parted.clone())));
+    case.tried(&parted, Duration::from_secs(2), vec![answer(Left::Removed, &[3])]);
+    case.tried(&accepted, Duration::from_secs(3), vec![answer(Left::Sent, &[1])]);
+    let mut settled = search::settled(&case.connection, id).expect("read");
+    settled.sort();
+    let expected = [("a@contoso.com", Left::Failed), ("b@contoso.com", Left::Sent), ("d@contoso.com", Left::Removed)];
+    assert_eq!(settled, expected.map(|(address, left)| (address.to_owned(), left)));
+}
+
+#[tokio::test]
+async fn what_was_given_just_before_is_known() {
+    let temp = tempfile::tempdir().expect("temporary directory");
+    let settings = HistorySettings { keep: Some(DAY * 30), size: 1 << 30 };
+    let history = History::open(&settings, temp.path(), 0, |trouble| panic!("{trouble:?}")).expect("opened");
+    let case = Case { now: Clock::wall(), ..Case::new() };
+    for _ in 0..50 {
+        let (message, deliveries) = case.message(Duration::ZERO, "just now", &["a@contoso.com"]);
+        let (id, at) = (message.id, message.accepted_at);
+        history.remember(Record::Accepted(Box::new((message.clone(), deliveries.clone())))).await;
+        let none = String::new;
+        let (answers, delivery) = (vec![answer(Left::Sent, &[0])], deliveries[0].clone());
+        let tried = Tried { message, delivery, account: none(), relay: none(), sender: none(), started: at, ended: at, answers };
+        history.remember(Record::Ended(Box::new(tried))).await;
+        assert_eq!(history.settled(id).await, Ok(vec![("a@contoso.com".to_owned(), Left::Sent)]));
+    }
+    assert_eq!(History::off().settled(case.ids.next(case.now)).await, Ok(Vec::new()));
+}
+
+#[test]
 fn a_message_is_found_by_whatever_somebody_has_of_it() {
     let case = Case::new();
     let (wanted, _) = case.accepted(DAY * 3, "Re: Monthly report scan-2026.pdf", &["You@contoso.com", "me@contoso.com"]);

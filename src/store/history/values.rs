@@ -14,7 +14,7 @@ pub enum Record {
     Accepted(Box<(Message, Vec<Delivery>)>),
     /// An attempt ended, or something else that settled recipients.
     Ended(Box<Tried>),
-    /// Recipients of a message go on in these deliveries, which it did not have when it was accepted.
+    /// Recipients of a message go on in these deliveries, which it did not have when it was accepted, or of which nothing may be remembered.
     Parted(Box<(Message, Vec<Delivery>)>),
     /// An attempt was found whose end nobody knows.
     InDoubt {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
+use tokio::sync::oneshot;
 
 use super::prune::{self, Limits};
 use super::terms;
@@ -33,6 +34,15 @@ pub struct Trouble {
     pub records: u64,
     /// Why.
     pub why: String,
+}
+
+/// What the thread is asked to do.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// To write this.
+    Remember(Record),
+    /// To say when all is written that it was asked for before.
+    Tell(oneshot::Sender<()>),
 }
 
 /// See the head of this file.
@@ -63,15 +73,27 @@ impl<F: Fn(Trouble)> Writer<F> {
     }
 
     /// Writes until all senders are gone and all that they sent is written.
-    pub(super) fn run(mut self, records: &Receiver<Record>) {
+    pub(super) fn run(mut self, errands: &Receiver<Errand>) {
         loop {
             let now = Instant::now();
             let sync_at = self.dirty.map(|since| since + SYNC_EVERY);
             let wait = sync_at.map_or(self.prune_at, |sync_at| sync_at.min(self.prune_at)).saturating_duration_since(now);
-            match records.recv_timeout(wait) {
+            match errands.recv_timeout(wait) {
                 Ok(first) => {
-                    let group: Vec<Record> = std::iter::once(first).chain(records.try_iter().take(GROUP_MAX - 1)).collect();
-                    self.write(&group);
+                    let (mut group, mut asked) = (Vec::new(), Vec::new());
+                    for errand in std::iter::once(first).chain(errands.try_iter().take(GROUP_MAX - 1)) {
+                        match errand {
+                            Errand::Remember(record) => group.push(record),
+                            Errand::Tell(answer) => asked.push(answer),
+                        }
+                    }
+                    if !group.is_empty() {
+                        self.write(&group);
+                    }
+                    // Whoever asked may have gone.
+                    for answer in asked {
+                        let _ = answer.send(());
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::place::{Doomed, create_file};
 use super::space::Claim;
+use super::statements::Stored;
 use super::{Shared, blocking, fault};
 use crate::mail::QueueId;
 use crate::store::{self, StoreError};
@@ -51,6 +52,16 @@ pub(super) enum Body {
     Row(Bytes),
     /// In its file, under its final name; removed again unless its row is written.
     File(Doomed),
+}
+
+impl Body {
+    /// Where it is to be read, once its row is written.
+    pub(super) fn stored(&self) -> Stored<'_> {
+        match self {
+            Self::Row(octets) => Stored::Row(octets),
+            Self::File(_) => Stored::File,
+        }
+    }
 }
 
 impl store::Incoming for Incoming {

@@ -4,8 +4,8 @@
 //! * A content comes in piece by piece (`incoming`), if there is room for it (`space`).
 //! * All writing is done by one thread that commits many operations with one sync (`writer`, `statements`); what a fault means, and that a
 //!   fatal one is final, is in `fault`.
-//! * What is taken out of it and put back: a backup (`backup`, `manifest`, `restore`), messages as files (`letters`), and what is found wrong and set
-//!   right (`inspect`).
+//! * What is taken out of it and put back: a backup (`backup`, `manifest`, `restore`, and message by message `saved`), messages as files
+//!   (`letters`), and what is found wrong and set right (`inspect`).
 //! * Reading has its own connections (`read`); what was accepted a moment ago is still in memory (`recent`).
 //!
 //! Order makes it safe: the file of a content is durable before the row that names it, and the row is gone before the file.
@@ -26,6 +26,7 @@ mod recover;
 mod restore;
 #[cfg(test)]
 mod samples;
+mod saved;
 mod schema;
 mod space;
 mod statements;
@@ -35,11 +36,12 @@ mod writer;
 pub use backup::{BackupError, Made, backup};
 pub use incoming::Incoming;
 pub use inspect::{Flaw, Inspected, inspect, repair};
-pub use letters::{Imported, NotALetter, export, import};
+pub use letters::{FROM_FILES, Imported, NotALetter, Parcel, envelopes, export, import, parcel};
 pub use manifest::{Manifest, NotABackup};
 pub use place::{Holder, holder, network_file_system};
 pub use recover::{Damaged, Recovered};
-pub use restore::{Budgets, MayHaveLeft, RestoreError, Restored, restore};
+pub use restore::{Budgets, RestoreError, Restored, from_backup, restore};
+pub use saved::Saved;
 
 use std::fs::File;
 use std::io;
@@ -59,7 +61,7 @@ use self::recent::Recent;
 use self::space::{Ballast, Space};
 use self::writer::{Counters, Done, Operation, Request, Writer};
 use super::{
-    Ailment, AlarmRow, Anchor, Bookkeeping, Job, Ledger, Listed, NewMessage, Settings, Settled, Settlement, Spool, Start, Started,
+    Ailment, AlarmRow, Anchor, Bookkeeping, Job, Ledger, Letter, Listed, NewMessage, Settings, Settled, Settlement, Spool, Start, Started,
     StoreError, Suspended, Telling,
 };
 use crate::clock::Timestamp;
@@ -292,6 +294,20 @@ impl Spool for Sqlite {
         self.submit(Operation::Accept { message, deliveries, body }).await?;
         drop(claim);
         Ok(())
+    }
+
+    async fn bring_in(&self, letter: Letter, content: Incoming) -> Result<bool, StoreError> {
+        let Letter { message, deliveries, .. } = &letter;
+        if content.id() != message.id || content.len() != message.size {
+            return Err(StoreError::Unavailable(format!("the content is not that of {}", message.id)));
+        }
+        if deliveries.is_empty() || deliveries.iter().any(|standing| standing.delivery.recipients.is_empty()) {
+            return Err(StoreError::Unavailable(format!("{} has no recipients", message.id)));
+        }
+        let (body, claim) = content.finish().await?;
+        let done = self.submit(Operation::BringIn { letter, body }).await?;
+        drop(claim);
+        Ok(matches!(done, Done::Recorded))
     }
 
     async fn queued(&self, mut each: impl FnMut(Queued) + Send) -> Result<(), StoreError> {

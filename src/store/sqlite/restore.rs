@@ -21,21 +21,12 @@ use super::manifest::{Manifest, NotABackup};
 use super::place::{Given, Place, create_file, sync_directory};
 use super::{OpenError, read, schema, statements};
 use crate::clock::Timestamp;
-use crate::store::{Anchor, BudgetRow, Ledger};
+use crate::store::{Anchor, BudgetRow, Ledger, MayHaveLeft};
 
 /// Where the copy is made ready.
-const STAGE: &str = "restore.part";
+pub(super) const STAGE: &str = "restore.part";
 /// A database and what SQLite keeps beside it.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
-
-/// What becomes of mail that may have left since it was copied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MayHaveLeft {
-    /// It is held until an operator has found out.
-    Hold,
-    /// It is sent, and somebody may get it twice.
-    Resend,
-}
 
 /// What is used of the budgets, and of when that is.
 pub type Budgets = (Vec<BudgetRow>, Anchor);
@@ -81,6 +72,11 @@ pub struct Restored {
     pub budgets_known: bool,
 }
 
+/// Why what was restored is held.
+pub fn from_backup(taken: Timestamp) -> String {
+    format!("restored from the backup of {taken}: it may have been delivered since; the message trace tells")
+}
+
 /// Restores. `budgets` says what counts as used: it gets the backup's ledger, and what the queue that is replaced has, if that can be read. `told` hears what is being done.
 ///
 /// # Errors
@@ -92,10 +88,11 @@ pub fn restore(
     budgets: impl FnOnce(&Ledger, Option<Budgets>) -> Budgets,
     mut told: impl FnMut(&str),
 ) -> Result<Restored, RestoreError> {
-    told("verifying the backup");
-    Manifest::verify(from, |_| {})?;
+    // First, so that whoever is in the way is known at once.
     let (place, _lock) = Place::take_unfinished(data_dir)?;
     let _given = Given(data_dir);
+    told("verifying the backup");
+    Manifest::verify(from, |_| {})?;
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| RestoreError::File { path, source }
@@ -162,8 +159,7 @@ fn adapt(stage: &Path, mail: MayHaveLeft, taken_at: i64, budgets: impl FnOnce(&L
     transaction.execute("UPDATE delivery SET doubts = doubts + 1", [])?;
     if mail == MayHaveLeft::Hold {
         let taken = Timestamp::from_millis(taken_at);
-        let reason = format!("restored from the backup of {taken}: it may have been delivered since; the message trace tells");
-        transaction.execute("UPDATE delivery SET held = 1, hold_reason = ?1 WHERE held = 0", params![reason])?;
+        transaction.execute("UPDATE delivery SET held = 1, hold_reason = ?1 WHERE held = 0", params![from_backup(taken)])?;
     }
     transaction.commit()?;
     // One file, to be moved as one.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Delivery, DeliveryId, Gathered, Kind, Message, QueueId, Recipient, Reported, RouteName};
 use crate::smtp::Mailbox;
-use crate::store::{Ailment, AlarmRow, Anchor, BudgetRow, NewMessage, Parted, Settlement, Start, Suspended, Telling};
+use crate::store::{Ailment, AlarmRow, Anchor, BudgetRow, Letter, NewMessage, Parted, Settlement, Standing, Start, Suspended, Telling};
 
 /// Where the content of a new message is.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +77,24 @@ pub(super) fn accept(connection: &Connection, message: &Message, deliveries: &[D
         }
     }
     Ok(())
+}
+
+/// Writes a message that was queued before, as it stood then. False if one of that name is there: it stays as it is.
+pub(super) fn bring_in(connection: &Connection, letter: &Letter, content: Stored) -> Result<bool> {
+    let Letter { message, parts, deliveries } = letter;
+    let id = message.id.number();
+    if connection.prepare_cached("SELECT 1 FROM message WHERE id = ?1")?.exists([id])? {
+        return Ok(false);
+    }
+    let plain: Vec<Delivery> = deliveries.iter().map(|standing| standing.delivery.clone()).collect();
+    accept(connection, message, &plain, content)?;
+    connection.prepare_cached("UPDATE message SET parts = ?2 WHERE id = ?1")?.execute(params![id, parts])?;
+    let update = "UPDATE delivery SET held = ?3, hold_reason = ?4, doubts = ?5, last_reply = ?6 WHERE message = ?1 AND part = ?2";
+    let mut update = connection.prepare_cached(update)?;
+    for Standing { delivery, held, hold_reason, doubts, last_reply } in deliveries {
+        update.execute(params![id, delivery.id.part, held, hold_reason, doubts, last_reply])?;
+    }
+    Ok(true)
 }
 
 /// Marks a delivery as being attempted. False if there is none of that name.

@@ -21,12 +21,14 @@ use tokio::sync::{mpsc, oneshot};
 use super::incoming::Body;
 use super::place::Doomed;
 use super::space::Ballast;
-use super::statements::{self, Left, Stored};
+use super::statements::{self, Left};
 use super::{Shared, fault};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Content, Delivery, DeliveryId, Message, QueueId, RouteName};
 use crate::smtp::Mailbox;
-use crate::store::{Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, NewMessage, Settlement, Start, StoreError, Suspended, Telling};
+use crate::store::{
+    Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, Letter, NewMessage, Settlement, Start, StoreError, Suspended, Telling,
+};
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
@@ -42,6 +44,7 @@ const FREE_PAGES: i64 = 16_384;
 #[derive(Debug)]
 pub(super) enum Operation {
     Accept { message: Message, deliveries: Vec<Delivery>, body: Body },
+    BringIn { letter: Letter, body: Body },
     Start { starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping },
     Settle(Settlement),
     Hold { deliveries: Vec<DeliveryId>, held: bool },
@@ -68,7 +71,7 @@ pub(super) struct Request {
 pub(super) enum Done {
     /// It is recorded.
     Recorded,
-    /// The delivery was not as it must be.
+    /// The delivery, or the message, was not as it must be.
     NotThere,
     /// It is recorded; for each attempt whether its delivery was there.
     Started(Vec<bool>),
@@ -162,7 +165,7 @@ impl Writer {
     fn record_alone(&mut self, request: Request) {
         let once = |writer: &Self| writer.begin().and_then(|()| writer.run_and_commit(std::slice::from_ref(&request)));
         let mut outcome = once(self);
-        let new_mail = matches!(request.operation, Operation::Accept { .. });
+        let new_mail = matches!(request.operation, Operation::Accept { .. } | Operation::BringIn { .. });
         if !new_mail && matches!(outcome, Err(StoreError::Full(_))) {
             self.ballast.release();
             self.keep_log_short(0);
@@ -215,7 +218,11 @@ impl Writer {
     }
 
     /// What follows from a commit.
-    fn done(&self, request: Request, applied: Applied) {
+    fn done(&self, mut request: Request, applied: Applied) {
+        if let (Applied::NotThere, Some(file)) = (&applied, request.file()) {
+            // There is no row for it.
+            file.doom();
+        }
         let done = match applied {
             Applied::Recorded => Done::Recorded,
             Applied::NotThere => Done::NotThere,
@@ -236,7 +243,9 @@ impl Writer {
                 drop(self.shared.recent.take(delivery));
             }
             Operation::Reroute(moves) => moves.iter().for_each(|(delivery, ..)| drop(self.shared.recent.take(*delivery))),
-            Operation::Start { .. }
+            // Those are not as they were accepted.
+            Operation::BringIn { .. }
+            | Operation::Start { .. }
             | Operation::Hold { .. }
             | Operation::KeepLedger(_)
             | Operation::Suspend(_)
@@ -293,11 +302,11 @@ impl Operation {
     fn apply(&self, connection: &Connection) -> rusqlite::Result<Applied> {
         match self {
             Self::Accept { message, deliveries, body } => {
-                let content = match body {
-                    Body::Row(octets) => Stored::Row(octets),
-                    Body::File(_) => Stored::File,
-                };
-                statements::accept(connection, message, deliveries, content).map(|()| Applied::Recorded)
+                statements::accept(connection, message, deliveries, body.stored()).map(|()| Applied::Recorded)
+            }
+            Self::BringIn { letter, body } => {
+                let brought = statements::bring_in(connection, letter, body.stored())?;
+                Ok(if brought { Applied::Recorded } else { Applied::NotThere })
             }
             Self::Start { starts, now, bookkeeping } => {
                 if let Bookkeeping::Anew(_, anchor) = bookkeeping {
@@ -359,14 +368,14 @@ impl Operation {
 
     fn new_message(&self) -> Option<QueueId> {
         match self {
-            Self::Accept { message, .. } => Some(message.id),
+            Self::Accept { message, .. } | Self::BringIn { letter: Letter { message, .. }, .. } => Some(message.id),
             _ => self.own_messages().iter().map(|own| own.message.id).max(),
         }
     }
 
     fn octets(&self) -> usize {
         match self {
-            Self::Accept { body: Body::Row(octets), .. } => octets.len(),
+            Self::Accept { body: Body::Row(octets), .. } | Self::BringIn { body: Body::Row(octets), .. } => octets.len(),
             _ => self.own_messages().iter().map(|own| own.content.len()).sum(),
         }
     }
@@ -384,7 +393,7 @@ fn refuse(mut request: Request, error: StoreError) {
 impl Request {
     fn file(&mut self) -> Option<&mut Doomed> {
         match &mut self.operation {
-            Operation::Accept { body: Body::File(file), .. } => Some(file),
+            Operation::Accept { body: Body::File(file), .. } | Operation::BringIn { body: Body::File(file), .. } => Some(file),
             _ => None,
         }
     }

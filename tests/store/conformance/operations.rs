@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use hve_relay::mail::{AccountName, Action, Class, ClientName, DeliveryId, Gathered, Reported, RouteName};
+use hve_relay::mail::{AccountName, Action, Class, ClientName, Delivery, DeliveryId, Gathered, Message, Reported, RouteName};
 use hve_relay::smtp::{EnhancedStatus, Mailbox};
 use hve_relay::store::{
-    Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Ledger, Listed, Parted, Settled, Settlement, Spool, Suspended, Telling,
+    Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, Gathering, Incoming, Ledger, Letter, Listed, Parted, Settled, Settlement, Spool,
+    Standing, Suspended, Telling,
 };
 
 use super::{Bed, deferred, first, notice, queued, told};
-use crate::samples::{accept, id, is_intact, now, settled, start};
+use crate::samples::{accept, content, id, is_intact, message, now, settled, start};
 
 pub async fn what_is_used_of_budgets_is_kept_line_by_line(bed: impl Bed) {
     let spool = bed.open();
@@ -413,4 +414,52 @@ pub async fn recipients_part_into_deliveries_of_their_own(bed: impl Bed) {
         assert_eq!(spool.settle(settled(part(number), ordinals)).await.map(|it| it.last), Ok(last));
     }
     assert_eq!(queued(&spool).await, []);
+}
+
+pub async fn what_is_brought_in_is_as_it_stood_and_comes_once(bed: impl Bed) {
+    let spool = bed.open();
+    for (number, size) in [(1, 700), (2, 300_001)] {
+        let (message, deliveries) = message(id(number), size, &[2, 1]);
+        let standing = |(i, mut delivery): (usize, Delivery)| {
+            (delivery.attempts, delivery.due) = (7, now() + Duration::from_secs(60));
+            let (held, hold_reason) = (i == 1, if i == 1 { "für immer".to_owned() } else { String::new() });
+            Standing { delivery, held, hold_reason, doubts: 3, last_reply: "451 4.7.0 later".to_owned() }
+        };
+        let letter = Letter { message, parts: 9, deliveries: deliveries.into_iter().enumerate().map(standing).collect() };
+        let come = async |letter: &Letter, octets: &[u8]| {
+            let mut incoming = spool.begin(id(number), octets.len() as u64)?;
+            incoming.write(octets).await?;
+            spool.bring_in(letter.clone(), incoming).await
+        };
+        assert!(come(&letter, &content(id(number), size - 1)).await.is_err(), "a content of another length");
+        let nobody = Letter { deliveries: Vec::new(), ..letter.clone() };
+        assert!(come(&nobody, &content(id(number), size)).await.is_err(), "for nobody");
+        assert_eq!(come(&letter, &content(id(number), size)).await, Ok(true));
+        // The first stays, whatever comes later.
+        let other = Letter { message: Message { size: 9, ..letter.message.clone() }, ..letter.clone() };
+        assert_eq!(come(&other, b"something").await, Ok(false));
+        let found: Vec<Listed> =
+            spool.list(None, 10).await.expect("listed").into_iter().filter(|listed| listed.message.id == id(number)).collect();
+        for (Listed { message, delivery, held, hold_reason, doubts, last_reply }, was) in found.iter().zip(&letter.deliveries) {
+            let is = Standing {
+                delivery: delivery.clone(),
+                held: *held,
+                hold_reason: hold_reason.clone(),
+                doubts: *doubts,
+                last_reply: last_reply.clone(),
+            };
+            assert_eq!((message, &is), (&letter.message, was));
+        }
+        assert_eq!(found.len(), 2);
+        // Who parts from a delivery gets a number that none has had.
+        let parted = vec![Parted { ordinals: vec![1], route: RouteName::new("hve"), due: now() }];
+        let settled = spool.settle(Settlement { parted, ..settled(first(number), &[0]) }).await.expect("settled");
+        assert_eq!(settled, Settled { last: false, parted: vec![Some(10)] });
+    }
+    drop(spool);
+    let spool = bed.open();
+    for queued in queued(&spool).await {
+        let job = spool.load(queued.id).await.expect("served").expect("there");
+        assert!(is_intact(&job), "{}", queued.id);
+    }
 }
