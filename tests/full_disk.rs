@@ -274,3 +274,36 @@ fn without_inodes_mail_is_refused_and_deliveries_go_on() {
     acknowledged.arrived(&world);
     world.relay.stop();
 }
+
+#[test]
+fn what_is_brought_in_waits_for_room_and_comes_by_the_same_command() {
+    let Some((world, disk)) = world("size=64m", "1 MiB") else { return };
+    let config = world.setup.folder().join("hve-relay.toml");
+    let run = |line: &str| disk.command().args(line.split(' ')).arg("--config").arg(&config).output().expect("it runs");
+    let mut acknowledged = Acknowledged::default();
+    world.runtime.block_on(world.sim.down());
+    let mut client = world.client();
+    for n in 0..20 {
+        let body = b"0123456789\r\n".repeat(if n % 2 == 0 { 5_000 } else { 50 });
+        acknowledged.send(&mut client, &format!("queued-{n}"), &body).expect("room");
+    }
+    // On the other side of the small disk.
+    let folder = world.setup.folder().join("mail").display().to_string();
+    assert!(run(&format!("queue export --all --to {folder}")).status.success());
+    assert!(run("queue remove --all --yes").status.success());
+    disk.fill(0);
+    acknowledged.until_refused_at_data(&mut client, "probe");
+    let refused = |line: &str| {
+        let output = run(line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(69), "{said}");
+        assert!(said.contains("not enough disk space") && said.contains("the same command once more"), "{said}");
+    };
+    let line = format!("queue import {folder} --in-doubt resend");
+    refused(&line);
+    disk.empty();
+    until("room", || run(&line).status.success());
+    world.runtime.block_on(world.sim.up()).expect("up");
+    acknowledged.arrived(&world);
+    world.relay.stop();
+}

@@ -21,7 +21,7 @@ use samples::{SIZES, accept, id, is_intact, settled, start};
 use serde_json::Value;
 use support::client::Client;
 use support::relay::Relay;
-use support::{World, mail, snapshot, until};
+use support::{World, field, mail, snapshot, until};
 
 /// Messages in a queue; a third of them with contents in files.
 const MESSAGES: i64 = 30;
@@ -134,6 +134,10 @@ fn command(config: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hve-relay"));
     command.args(line.split(' ')).arg("--config").arg(config).stdin(Stdio::null());
     command
+}
+
+fn run(config: &Path, line: &str) -> Said {
+    Said::of(command(config, line).output().expect("it runs"))
 }
 
 struct Said {
@@ -524,11 +528,12 @@ fn a_backup_beside_a_relay_that_goes_on_is_whole() {
         Said::of(command(&config, &format!("backup --to {}/{number}", folder.path().display())).output().expect("it runs")).ok();
         assert_eq!(Said::of(command(&config, "fsck").output().expect("it runs")).status, 0, "also while it runs");
     }
-    let from = folder.path().join("0").display().to_string();
-    Said::of(command(&config, &format!("restore --from {from}")).output().expect("it runs")).refused(74, "in use by another process (pid");
+    // Put back beside it, nothing comes twice: what waits is there, and of the rest the history knows.
+    let said = run(&config, &format!("restore --from {}/4 --in-doubt resend", folder.path().display())).ok();
+    assert!(said.contains(": 0 messages in 0 deliveries put back") && said.contains("messages are queued still"), "{said}");
     stop.store(true, Ordering::Relaxed);
     let sent = traffic.join().expect("its end");
-    world.taken(sent);
+    assert_eq!(world.taken(sent).len() as u64, sent);
     for number in 0..5 {
         let bed = Bed::new();
         bed.run(&format!("restore --from {}/{number}", folder.path().display())).ok();
@@ -575,4 +580,298 @@ fn nothing_of_a_restored_queue_goes_before_it_is_released_and_budget_is_free() {
     world.relay = Relay::start(&config);
     operate(&format!("queue retry {id}"));
     assert_eq!(world.taken(1).len(), 1);
+}
+
+/// What a relay has queued, as it shows it.
+fn listed(config: &Path) -> Vec<Value> {
+    let said = run(config, "queue list --limit 1000 --json").ok();
+    serde_json::from_str::<Value>(&said).expect("JSON")["entries"].as_array().expect("entries").clone()
+}
+
+fn ids_of(entries: &[Value]) -> Vec<String> {
+    let id = |entry: &Value| entry["id"].as_str().and_then(|id| id.split('.').next()).expect("an id").to_owned();
+    let mut ids: Vec<String> = entries.iter().map(id).collect();
+    ids.dedup();
+    ids
+}
+
+/// A relay that keeps what it gets, because its server puts off everybody.
+fn waiting() -> World {
+    let world = World::with(1, |_| {}, |setup| setup.patient());
+    world.faults([Fault::reply(Step::Rcpt, "452 4.2.2 Mailbox full")]);
+    world
+}
+
+fn config(world: &World) -> PathBuf {
+    world.setup.folder().join("hve-relay.toml")
+}
+
+/// Waits until so many recipients were put off.
+fn deferred(world: &World, recipients: usize) {
+    world.relay.wait_for_all("deferrals", recipients, |line| line["event"] == "delivery" && line["status"] == "deferred");
+}
+
+#[test]
+fn files_are_brought_into_a_running_relay_and_go_out_octet_for_octet_and_once() {
+    let (from, to) = (waiting(), World::with(1, |_| {}, |setup| setup.patient().with("[admin]\nlisten = \"127.0.0.1:0\"")));
+    let (mut client, mut other) = (from.client(), to.client());
+    let large = vec![b'x'; 300_000].chunks(78).fold(Vec::new(), |body, line| [&body, line, b"\r\n"].concat());
+    let bodies = [b"small\r\n".to_vec(), large, b"for two\r\n".to_vec()];
+    let readers: [&[&str]; 3] = [&["you@contoso.com"], &["you@contoso.com"], &["you@contoso.com", "me@contoso.com"]];
+    let send =
+        |(number, (body, to)): (usize, (&Vec<u8>, &[&str]))| client.accepted("app@contoso.com", to, &mail(&format!("m{number}"), body));
+    let ids: Vec<String> = bodies.iter().zip(readers).enumerate().map(send).collect();
+    deferred(&from, 4);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mail_in = folder.path().display().to_string();
+    run(&config(&from), &format!("queue export --all --to {mail_in}")).ok();
+    fs::write(folder.path().join("odd.json"), "{}").expect("written");
+
+    let line = format!("queue import {mail_in}");
+    let said = run(&config(&to), &line);
+    assert!(said.out.contains("3 messages brought in, held until") && said.out.contains("odd.json: it is no envelope"), "{}", said.out);
+    assert_eq!(said.status, 1);
+    let held = listed(&config(&to));
+    assert_eq!(ids_of(&held), ids);
+    assert!(held.iter().all(|entry| entry["waits_for"] == "held" && entry["doubts"] == 1), "{held:?}");
+    let told = to.relay.wait_for("its event", |line| line["event"] == "queue-brought-in" && line["queue_id"] == ids[2].as_str());
+    assert_eq!((&told["nrcpt"], &told["client"], &told["why"]), (&2.into(), &"devices".into(), &"from files".into()));
+    assert!(told["by"].as_str().is_some_and(|by| by.starts_with("uid ")), "{told}");
+    fs::remove_file(folder.path().join("odd.json")).expect("removed");
+    let said = run(&config(&to), &line).ok();
+    assert!(said.contains("0 messages brought in") && said.contains(&format!("{} is queued already", ids[0])), "{said}");
+    // Its past is known here, too.
+    until("the history", || run(&config(&to), &format!("trace {}", ids[2])).out.contains("me@contoso.com"));
+
+    // Mail goes on meanwhile, and then those go as well.
+    other.accepted("app@contoso.com", &["you@contoso.com"], &mail("between", b"text\r\n"));
+    to.taken(1);
+    run(&config(&to), "queue release --all").ok();
+    run(&config(&to), "queue retry --all").ok();
+    let taken = to.taken(4);
+    for (number, (body, recipients)) in bodies.iter().zip(readers).enumerate() {
+        let subject = format!("m{number}");
+        let found: Vec<_> = taken.iter().filter(|taken| field(taken, "Subject") == [subject.clone()]).collect();
+        assert_eq!(found.len(), 1, "{subject}");
+        let to: Vec<&str> = found[0].recipients.iter().map(|to| to.as_str()).collect();
+        assert_eq!((support::body(found[0]), to.as_slice()), (body.as_slice(), recipients), "{subject}");
+    }
+    ids.iter().for_each(|id| to.removed(id));
+    let said = run(&config(&to), &format!("{line} --in-doubt resend")).ok();
+    assert!(said.contains("0 messages brought in") && said.contains(&format!("{} has left the queue since", ids[1])), "{said}");
+
+    // What was removed is wanted again by who brings it in.
+    run(&config(&from), &format!("queue remove {} --yes", ids[0])).ok();
+    let socket = from.setup.data_dir().join("control.sock").display().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_hve-relay")).args(["queue", "import", &mail_in, "--socket", &socket]).output();
+    let said = Said::of(output.expect("it runs")).ok();
+    assert!(said.contains("1 message brought in") && said.contains(&format!("{} is queued already", ids[1])), "{said}");
+    assert_eq!(ids_of(&listed(&config(&from))), ids);
+
+    // Over TCP nothing is brought in.
+    assert_eq!(support::http::post(to.relay.page(), "/v1/letters", &[], "{}").status, 401);
+    assert_eq!((to.sim.taken().len(), listed(&config(&to)).len()), (4, 0));
+}
+
+#[test]
+fn a_backup_is_merged_into_a_running_relay_without_what_has_left_since() {
+    let mut world = waiting();
+    let config = config(&world);
+    let mut client = world.client();
+    let send = |client: &mut Client, subject: &str, to: &[&str]| client.accepted("app@contoso.com", to, &mail(subject, b"text\r\n"));
+    let sent = send(&mut client, "sent", &["a@contoso.com"]);
+    let parted = send(&mut client, "half", &["b@contoso.com", "full@contoso.com"]);
+    let removed = send(&mut client, "removed", &["c@contoso.com"]);
+    let waits = send(&mut client, "waits", &["full@contoso.com"]);
+    let stays = send(&mut client, "stays", &["full@contoso.com"]);
+    deferred(&world, 6);
+    let backup = world.setup.folder().join("backup").display().to_string();
+    run(&config, &format!("backup --to {backup}")).ok();
+    let folder = tempfile::tempdir().expect("a folder");
+    run(&config, &format!("queue export {stays} --to {}", folder.path().display())).ok();
+
+    // Since then one has gone, one to half of its readers, and one was removed.
+    world.faults([Fault::reply(Step::Rcpt, "452 4.2.2 Mailbox full").recipient("full@contoso.com")]);
+    run(&config, &format!("queue remove {removed} --yes")).ok();
+    run(&config, "queue retry --all").ok();
+    world.taken(2);
+    world.removed(&sent);
+    deferred(&world, 9);
+    until("the history", || run(&config, &format!("trace {sent}")).out.contains("sent"));
+    until("the history", || run(&config, &format!("trace {parted}")).out.contains("sent"));
+    // Then the queue is lost, and the history is not.
+    world.relay.stop();
+    let data = world.setup.data_dir();
+    for entry in fs::read_dir(&data).expect("the directory") {
+        let path = entry.expect("an entry").path();
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("queue.db")) {
+            fs::remove_file(path).expect("lost");
+        }
+    }
+    fs::remove_dir_all(data.join("content")).expect("lost");
+    world.relay = Relay::start(&config);
+    let since = send(&mut world.client(), "since", &["full@contoso.com"]);
+    deferred(&world, 1);
+    run(&config, &format!("queue import {}", folder.path().display())).ok();
+
+    run(&config, &format!("restore --from {backup} --budgets backup")).refused(64, "Leave --budgets out");
+    let said = run(&config, &format!("restore --from {backup}")).ok();
+    snapshot::same("restore-into-a-relay", &said, &[(&world.setup.folder().display().to_string(), "DIR")]);
+    for words in
+        ["2 messages in 2 deliveries put back", "1 message is queued still", "2 messages have left the queue", "1 recipient was left out"]
+    {
+        assert!(said.contains(words), "{words:?} is not in {said}");
+    }
+    let entries = listed(&config);
+    assert_eq!(ids_of(&entries), [&parted, &waits, &stays, &since].map(String::clone));
+    let reasons: Vec<(bool, bool)> = entries
+        .iter()
+        .map(|entry| (entry["recipients"] == 1, entry["reason"].as_str().is_some_and(|why| why.contains("restored from the backup of 20"))))
+        .collect();
+    assert_eq!(reasons, [(true, true), (true, true), (true, false), (true, false)], "{entries:?}");
+    let told = world.relay.wait_for("its event", |line| line["event"] == "queue-brought-in" && line["queue_id"] == parted.as_str());
+    assert!(told["why"].as_str().is_some_and(|why| why.starts_with("from the backup of 20")), "{told}");
+
+    let said = run(&config, &format!("restore --from {backup} --in-doubt resend")).ok();
+    assert!(said.contains(": 0 messages in 0 deliveries") && said.contains("3 messages are queued still"), "{said}");
+    world.faults([]);
+    run(&config, "queue release --all").ok();
+    run(&config, "queue retry --all").ok();
+    let mut arrived: Vec<String> =
+        world.taken(6).iter().flat_map(|taken| taken.recipients.iter().map(|to| format!("{to} {:?}", field(taken, "Subject")))).collect();
+    arrived.sort();
+    let all = [
+        "a@contoso.com [\"sent\"]",
+        "b@contoso.com [\"half\"]",
+        "full@contoso.com [\"half\"]",
+        "full@contoso.com [\"since\"]",
+        "full@contoso.com [\"stays\"]",
+        "full@contoso.com [\"waits\"]",
+    ];
+    assert_eq!(arrived, all, "each of them once");
+    [&parted, &waits, &stays, &since].into_iter().for_each(|id| world.removed(id));
+    let said = run(&config, &format!("restore --from {backup} --in-doubt resend")).ok();
+    assert!(said.contains(": 0 messages in 0 deliveries") && said.contains("5 messages have left the queue since"), "{said}");
+    assert_eq!(world.sim.taken().len(), 6);
+}
+
+/// Messages that are brought in while the relay, or the command, is killed in the middle; and then by the same command once more.
+fn is_killed_while_it_is_brought_in(line: &str, killed: Killed) {
+    for after in [1, 9, 24] {
+        let mut world = World::with(1, |_| {}, |setup| setup.patient());
+        let config = config(&world);
+        let mut child = command(&config, line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let come = |line: &Value| line["event"] == "queue-brought-in";
+        world.relay.wait_for_all("messages", after, come);
+        match killed {
+            Killed::Relay => {
+                world.relay.kill();
+                let output = child.wait_with_output().expect("its end");
+                let said = String::from_utf8_lossy(&output.stderr);
+                // It may have come to its end before.
+                assert!(matches!(output.status.code(), Some(0 | 69)), "{said}");
+                assert!(output.status.success() || said.contains("the same command once more"), "{said}");
+                world.relay = Relay::start(&config);
+            }
+            Killed::Command => {
+                let _ = child.kill();
+                child.wait().expect("its end");
+            }
+        }
+        run(&config, line).ok();
+        let entries = listed(&config);
+        assert_eq!(ids_of(&entries), all().iter().map(ToString::to_string).collect::<Vec<_>>(), "{after}");
+        assert_eq!(entries.len(), 2 * MESSAGES as usize, "{after}");
+        assert!(entries.iter().all(|entry| entry["held"] == true && entry["class"] == "internal"), "by the present rules: {entries:?}");
+        assert!(run(&config, "fsck").ok().contains(": sound"));
+        let data_dir = world.setup.data_dir();
+        world.relay.stop();
+        let settings = Settings { data_dir, reserve: 0, message_size: 10_485_760 };
+        support::runtime().block_on(async {
+            let spool = Sqlite::open(&settings).expect("opened");
+            assert_eq!((spool.recovered().orphans, &spool.recovered().damaged[..]), (0, &[][..]));
+            for listed in spool.list(None, 1_000).await.expect("listed") {
+                let job = spool.load(listed.delivery.id).await.expect("served").expect("there");
+                assert!(is_intact(&job), "{}", listed.delivery.id);
+            }
+            spool.close().await;
+        });
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Killed {
+    Relay,
+    Command,
+}
+
+#[test]
+fn whoever_is_killed_while_files_are_brought_in_each_message_is_there_once() {
+    let saved = Bed::with(MESSAGES);
+    saved.run("queue export --all --to DIR/mail").ok();
+    let line = format!("queue import {}", saved.path("mail").display());
+    is_killed_while_it_is_brought_in(&line, Killed::Relay);
+    is_killed_while_it_is_brought_in(&line, Killed::Command);
+}
+
+#[test]
+fn whoever_is_killed_while_a_backup_is_merged_each_message_is_there_once() {
+    let saved = Bed::with(MESSAGES);
+    saved.run("backup --to DIR/backup").ok();
+    let line = format!("restore --from {}", saved.path("backup").display());
+    is_killed_while_it_is_brought_in(&line, Killed::Relay);
+    is_killed_while_it_is_brought_in(&line, Killed::Command);
+}
+
+#[test]
+fn what_a_running_relay_cannot_take_is_told_and_the_rest_is_taken() {
+    let saved = Bed::with(MESSAGES);
+    saved.run("queue export --all --to DIR/mail").ok();
+    fs::write(saved.path(&format!("mail/{}.eml", id(1))), "shorter").expect("written");
+    fs::remove_file(saved.path(&format!("mail/{}.eml", id(2)))).expect("removed");
+    let world = World::with(1, |_| {}, |setup| setup.patient().with("[limits]\nmessage_size = \"64 KiB\""));
+    let config = config(&world);
+    let line = format!("queue import {}", saved.path("mail").display());
+    let said = run(&config, &line);
+    // Of ten sizes two are larger than 64 KiB.
+    assert!(said.out.contains("22 messages brought in"), "{}", said.out);
+    for words in [format!("{}: it has 131072 octets, and limits.message_size is 65536", id(7)), "octets, and its envelope says".to_owned()]
+    {
+        assert!(said.out.contains(&words), "{words:?} is not in {}", said.out);
+    }
+    assert_eq!((said.status, said.out.lines().count()), (1, 1 + 8));
+    let text = fs::read_to_string(&config).expect("a configuration").replace("64 KiB", "1 MiB");
+    fs::write(&config, text).expect("written");
+    run(&config, "reload").ok();
+    assert!(run(&config, &line).out.contains("6 messages brought in"));
+}
+
+#[test]
+fn where_somebody_has_the_queue_and_no_relay_answers_that_is_said() {
+    let bed = Bed::with(3);
+    bed.run("queue export --all --to DIR/mail").ok();
+    bed.run("backup --to DIR/backup").ok();
+    let spool = bed.open();
+    for line in ["queue import DIR/mail", "restore --from DIR/backup"] {
+        bed.run(line).refused(69, &format!("is in use by another process (pid {}), and no relay answers at", std::process::id()));
+    }
+    drop(spool);
+    assert_eq!(bed.ids(), [1, 2, 3].map(id));
+}
+
+/// The queues of all older versions, put back into a running relay of this one.
+#[test]
+fn a_backup_of_an_older_queue_is_merged_into_a_running_relay() {
+    let queue = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/v3.db");
+    let bed = Bed::new();
+    fs::create_dir_all(bed.path("data/content/00")).expect("made");
+    fs::copy(queue, bed.path("data/queue.db")).expect("copied");
+    bed.run("backup --to DIR/backup").ok();
+    let world = World::with(1, |_| {}, |setup| setup.patient());
+    let config = config(&world);
+    let said = run(&config, &format!("restore --from {}", bed.path("backup").display())).out;
+    let entries = ids_of(&listed(&config));
+    assert!(!entries.is_empty() && said.contains("put back into the running relay"), "{said}");
+    assert!(!world.setup.data_dir().join("restore.part").exists());
+    assert!(run(&config, "fsck").ok().contains(": sound"));
 }

@@ -217,6 +217,8 @@ fn what_the_relay_answers_is_as_the_file_says() {
             answered.insert(operation);
         }
     }
+    // What is for the socket alone is not to be had over TCP, whoever asks.
+    assert_eq!(ask("POST", "/v1/letters", "{}").status, 404);
     // Without a token, and under a foreign name.
     for (method, path, _) in operations(&document).into_iter().filter(|(method, path, _)| method != "GET" && path != "/v1/session") {
         let path = path.replace("{id}", &id).replace("{name}", "hve01@contoso.com");

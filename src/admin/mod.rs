@@ -28,6 +28,9 @@
 //! | `GET /v1/trace?what=&since=&failed=&before=&limit=` | [`Trace`]: what became of messages, newest first |
 //! | `GET /v1/report?by=&month=` | [`Report`]: a month, added up |
 //!
+//! Messages are brought in on the operator's socket alone ([`letters`]): `POST /v1/letters` with a [`BringIn`] on one line and the content behind
+//! it is answered [`BroughtIn`]. It is for `hve-relay queue import` and `restore`, and changes with them.
+//!
 //! For those who watch, outside of the version: `GET /metrics` (OpenMetrics), `/livez` (200 as long as the dispatcher answers) and `/readyz` (200
 //! if mail may be sent here, else 503 and a line for each reason). None of the three is logged.
 //!
@@ -35,13 +38,14 @@
 //! (the relay cannot now). Times are RFC 3339 in UTC, spans are seconds.
 //!
 //! *Limits.* One request looks at [`SCAN`] deliveries at most and lists [`LIMIT_MAX`]; if more follow, `next` says where to go on, by giving it
-//! as `after`. A request's body has 64 KiB at most.
+//! as `after`. A request's body has 64 KiB at most, but for [`letters`].
 
 mod access;
 mod describe;
 mod filter;
 mod flow;
 mod gate;
+mod letters;
 mod live;
 mod log;
 mod monitor;
@@ -60,6 +64,7 @@ pub use describe::{account, accounts, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
 pub use flow::{FailureEntry, Flow, Minute, Minutes};
 pub use gate::{Peer, Session, gated};
+pub use letters::{BringIn, BroughtIn, Outcome, Pieces, letters};
 pub use live::{LISTENERS, PULSE};
 pub use log::{LogEntry, SetLevel, Word};
 pub use overview::{Overview, Parts, WaitingEntry, overview};
@@ -137,6 +142,9 @@ pub trait Relay: Clone + Send + Sync + 'static {
 
     /// A month, added up.
     fn report(&self, query: ReportQuery) -> impl Future<Output = Result<Report, Refusal>> + Send;
+
+    /// Brings in what is missing of a message that was queued before. Whoever was cut off asks once more.
+    fn bring_in(&self, asked: BringIn, content: Pieces, by: Operator) -> impl Future<Output = Result<BroughtIn, Refusal>> + Send;
 
     /// Uses an account no more, for so long or until it is resumed. Attempts under way end.
     fn suspend(

@@ -1,4 +1,7 @@
 //! `hve-relay backup` and `hve-relay restore`: a data directory into a folder, and back.
+//!
+//! Where no relay runs, a restore puts the backup in place of what is there. A running relay goes on, and gets those messages of the backup that it
+//! lacks, one by one, as `queue import` brings them in.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -8,13 +11,16 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::EX_IOERR;
+use super::control::{Contact, Failure};
+use super::letters::{self, Handed};
 use super::show::{line, many};
+use crate::admin::Time;
 use crate::budget::{self, Budget, LimitName, Limits};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Problems};
 use crate::daemon;
 use crate::mail::AccountName;
-use crate::store::sqlite::{self, Budgets, Restored};
+use crate::store::sqlite::{self, Budgets, Holder, Manifest, OpenError, RestoreError, Restored, Saved};
 use crate::store::{Anchor, BudgetRow, Ledger, MayHaveLeft};
 
 /// What is copied, and where to.
@@ -42,7 +48,7 @@ pub(super) struct Restore {
     from: PathBuf,
     #[command(flatten)]
     doubt: Doubt,
-    /// What counts as used of the accounts' limits.
+    /// What counts as used of the accounts' limits. A running relay knows it, and is not to be told.
     #[arg(long, value_name = "WHAT", default_value = "known")]
     budgets: Used,
 }
@@ -137,7 +143,8 @@ pub(super) fn backup(arguments: &Backup) -> ExitCode {
     if made.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Restores. Exit status 0; 74 if it did not come to its end.
+/// Restores. Exit status 0; 1 if a message could not be put back into a running relay; 69 if a relay runs and does not answer; 74 if it did not
+/// come to its end.
 pub(super) fn restore(arguments: &Restore) -> ExitCode {
     let config = match Config::load(&arguments.config) {
         Ok((config, _)) => config,
@@ -157,8 +164,82 @@ pub(super) fn restore(arguments: &Restore) -> ExitCode {
             tell(data_dir, arguments, &restored);
             ExitCode::SUCCESS
         }
+        Err(RestoreError::Open(OpenError::InUse { holder, .. })) => {
+            restore_into_relay(arguments, data_dir, holder).unwrap_or_else(|failure| failure.tell())
+        }
         Err(error) => failed(&error),
     }
+}
+
+/// Puts back what a running relay lacks of the backup.
+fn restore_into_relay(arguments: &Restore, data_dir: &Path, holder: Holder) -> Result<ExitCode, Failure> {
+    if arguments.budgets == Used::Backup {
+        return Err(Failure::Usage(format!(
+            "{} is in use by {holder}: a running relay knows what is used of its budgets. Leave --budgets out; or stop it, and the backup takes the \
+             place of what is there",
+            data_dir.display()
+        )));
+    }
+    let contact = Contact::of(&arguments.config);
+    letters::reach(&contact, data_dir, holder)?;
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_message("verifying the backup");
+    let opened = Saved::open(&arguments.from, data_dir).and_then(|saved| Ok((saved.ids()?, saved)));
+    spinner.finish_and_clear();
+    let (ids, saved) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(failed(&error)),
+    };
+    let (bar, mut handed) = (bar(), Handed::default());
+    bar.set_length(ids.len() as u64);
+    let parcels = ids.iter().inspect(|_| bar.inc(1)).map(|id| saved.parcel(*id));
+    let taken_at = Time(Timestamp::from_millis(saved.manifest.taken_at));
+    let done = handed.over(&contact, (arguments.doubt.mail.into(), Some(taken_at)), parcels);
+    bar.finish_and_clear();
+    tell_of_relay(data_dir, arguments, &saved.manifest, &handed);
+    match done {
+        Ok(()) if handed.failed.is_empty() => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::FAILURE),
+        Err(failure) => {
+            let status = failure.tell();
+            failed(
+                &"not all of the backup was looked at. See that the relay runs, and run the same command once more; while none runs, a restore \
+                  takes the place of what is there",
+            );
+            Ok(status)
+        }
+    }
+}
+
+fn tell_of_relay(data_dir: &Path, arguments: &Restore, manifest: &Manifest, handed: &Handed) {
+    let taken = Timestamp::from_millis(manifest.taken_at);
+    let (messages, deliveries) = (many(handed.taken, "message", "messages"), many(handed.deliveries, "delivery", "deliveries"));
+    line(format_args!(
+        "{}: {messages} in {deliveries} put back into the running relay, as they were queued on {taken}; what it has was left as it is",
+        data_dir.display()
+    ));
+    if !handed.queued.is_empty() {
+        let (these, were) = match handed.queued.len() {
+            1 => ("1 message is".to_owned(), "was"),
+            number => (format!("{number} messages are"), "were"),
+        };
+        line(format_args!("{these} queued still, and {were} left alone."));
+    }
+    if !handed.left.is_empty() {
+        let these = many(handed.left.len() as u64, "message has", "messages have");
+        line(format_args!("{these} left the queue since; `hve-relay trace ID` tells how."));
+    }
+    handed.tell();
+    if handed.taken > 0 {
+        line(match arguments.doubt.mail {
+            Choice::Hold => {
+                "What was put back is held, because it may have been delivered since: `hve-relay queue list --reason held` names it, `hve-relay trace \
+                 ID` and Microsoft's message trace tell what has left; then `hve-relay queue release` or `remove`."
+            }
+            Choice::Resend => "What was put back is sent; what was delivered since without the history knowing it comes twice.",
+        });
+    }
+    line("Budgets and history are the running relay's.");
 }
 
 fn tell(data_dir: &Path, arguments: &Restore, Restored { manifest, kept, history, budgets_known }: &Restored) {

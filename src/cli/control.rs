@@ -84,6 +84,16 @@ impl Contact {
         Self { config: PathBuf::new(), socket: Some(socket) }
     }
 
+    /// The relay that this configuration names.
+    pub fn of(config: &Path) -> Self {
+        Self { config: config.to_owned(), socket: None }
+    }
+
+    /// Whether the socket was named, and not its configuration.
+    pub fn names_socket(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// The configuration that names the socket.
     pub fn config(&self) -> &Path {
         &self.config
@@ -94,21 +104,28 @@ impl Contact {
     /// # Errors
     /// As of [`Failure`]; so also of the others.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.request("GET", path, b"")
+        self.request("GET", path, 0, io::empty())
     }
 
     /// Asks for a change.
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| Failure::Usage(format!("the request cannot be written: {error}")))?;
-        self.request("POST", path, &body)
+        self.request("POST", path, body.len() as u64, body.as_slice())
     }
 
     /// Asks for something to be gone; the answer is what it was.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.request("DELETE", path, b"")
+        self.request("DELETE", path, 0, io::empty())
     }
 
-    fn request<T: DeserializeOwned>(&self, method: &str, path: &str, body: &[u8]) -> Result<T, Failure> {
+    /// Hands over something on one line, and behind it so many octets that are read from somewhere.
+    pub fn hand<T: DeserializeOwned>(&self, path: &str, line: &impl Serialize, octets: u64, from: impl Read) -> Result<T, Failure> {
+        let mut line = serde_json::to_vec(line).map_err(|error| Failure::Usage(format!("the request cannot be written: {error}")))?;
+        line.push(b'\n');
+        self.request("POST", path, line.len() as u64 + octets, line.as_slice().chain(from))
+    }
+
+    fn request<T: DeserializeOwned>(&self, method: &str, path: &str, octets: u64, body: impl Read) -> Result<T, Failure> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => Config::control_socket(&self.config).map_err(Failure::Config)?,
@@ -116,7 +133,7 @@ impl Contact {
         let shown = socket.display();
         let stream =
             UnixStream::connect(&socket).map_err(|error| Failure::NoAnswer(format!("no relay answers at {shown}: {}", advice(&error))))?;
-        let answer = exchange(stream, method, path, body);
+        let answer = exchange(stream, method, path, octets, body);
         let (status, body) = answer.map_err(|error| Failure::NoAnswer(format!("the relay at {shown} gave no answer: {error}")))?;
         if (200..300).contains(&status) {
             let strange = |error| {
@@ -144,23 +161,31 @@ fn advice(error: &io::Error) -> String {
     hint.to_owned()
 }
 
-/// One request and its answer: status and body.
-fn exchange(mut stream: UnixStream, method: &str, path: &str, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+/// One request with a body of so many octets, and its answer: status and body.
+fn exchange(mut stream: UnixStream, method: &str, path: &str, octets: u64, body: impl Read) -> io::Result<(u16, Vec<u8>)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
+        "{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {octets}\r\n\r\n"
     );
-    stream.write_all(&[head.as_bytes(), body].concat())?;
+    let all = head.len() as u64 + octets;
+    let sent = match io::copy(&mut head.as_bytes().chain(body).take(all), &mut stream) {
+        // Whoever refuses may do so before all of it has come, and hang up.
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Err(error),
+        // The relay would wait for the rest.
+        Ok(sent) if sent < all => {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "what was sent has become shorter meanwhile"));
+        }
+        sent => Ok(sent?),
+    };
     let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer).map_err(|error| match error.kind() {
+    let read = stream.take(ANSWER_MAX).read_to_end(&mut answer).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             io::Error::other(format!("nothing came within {} seconds", PATIENCE.as_secs()))
         }
         _ => error,
-    })?;
-    read_answer(&answer)
+    });
+    read_answer(&answer).map_err(|error| read.err().or(sent.err()).unwrap_or(error))
 }
 
 /// Reads an answer that ends with its connection (RFC 9112 §6.3) or says how long it is. One in chunks is none of the relay's.

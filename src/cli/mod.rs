@@ -74,11 +74,14 @@ enum Command {
     Queue(queue::Arguments),
     /// Copy the queue, its contents and the history into a folder, while the relay runs or not. The copy is read back and verified.
     Backup(backup::Backup),
-    /// Put a backup in place of what is in the data directory. The relay must not run. What is there is moved aside, not deleted.
+    /// Put a backup in place of what is in the data directory; or, while the relay runs, give it back those messages of the backup that it lacks.
+    ///
+    /// The relay stopped: what is there is moved aside, not deleted. The relay running: what it has stays, what has left since as its history knows
+    /// stays away, and its budgets and its history are its own.
     ///
     /// What was queued when the backup was made may have been delivered since; so it is held until somebody has found out, unless --in-doubt resend
-    /// says that it is to be sent, and may come twice. What was accepted since is not in the backup. Budgets are those of the queue that is
-    /// replaced, or count as used up where it cannot be read.
+    /// says that it is to be sent, and may come twice. What was accepted since is not in the backup. Budgets, with the relay stopped, are those of the
+    /// queue that is replaced, or count as used up where it cannot be read.
     Restore(backup::Restore),
     /// Look whether the data directory is sound: both databases, messages without content, contents without message.
     Fsck(fsck::Arguments),

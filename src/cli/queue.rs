@@ -61,7 +61,10 @@ enum Command {
     },
     /// Write queued messages into a folder, each as a .eml file and its envelope in JSON. They stay queued. The relay may run or not.
     Export(Export),
-    /// Bring in the messages of such a folder, under the queue ids that they had. The relay must not run.
+    /// Bring in the messages of such a folder, under the queue ids that they had. The relay may run or not.
+    ///
+    /// Messages that are queued stay as they are. A running relay also leaves out who is known to have got a message since, or never will; and
+    /// takes it by the routes of its configuration at once.
     Import(Import),
 }
 
@@ -103,7 +106,7 @@ pub(super) fn run(Arguments { contact, command }: Arguments) -> ExitCode {
         Command::Release(chosen) => chosen.check().and_then(|()| change(&contact, Action::Release, &chosen)),
         Command::Retry(chosen) => chosen.check().and_then(|()| change(&contact, Action::Retry, &chosen)),
         Command::Export(export) => return letters::export(contact.config(), &export),
-        Command::Import(import) => return letters::import(contact.config(), &import),
+        Command::Import(import) => return letters::import(&contact, &import),
         Command::Remove { chosen, yes } => chosen.check().and_then(|()| remove(&contact, &chosen, yes)),
     };
     done.unwrap_or_else(|failure| failure.tell())

@@ -261,11 +261,13 @@ async fn settle<S: Spool>(
     let too_many = judgement.pause.as_ref().is_some_and(|pause| pause.length == PauseLength::FewerConnections);
     let better = if elsewhere { Some(Chance::First) } else { Some(Chance::Elsewhere).filter(|_| too_many) };
     let elsewhere = better.map(|chance| (account.clone(), chance));
-    shared.tell(Event::Settled { delivery: delivery.id, remaining, due, held, elsewhere });
+    let id = delivery.id;
     let (sender, relay) = (setup.sender_of(message, upstream), upstream.relay.clone());
     let Job { message, delivery, .. } = job;
     let tried = Tried { message, delivery, account: account.to_string(), relay, sender, started, ended, answers };
+    // Before the scheduler forgets the delivery: whoever finds it nowhere finds in the history what became of it (see `letters`).
     shared.history.remember(Record::Ended(Box::new(tried))).await;
+    shared.tell(Event::Settled { delivery: id, remaining, due, held, elsewhere });
     if let Some(parted) = parted {
         shared.history.remember(parted).await;
     }

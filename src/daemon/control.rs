@@ -18,10 +18,10 @@ use super::dispatch::{Event, Question};
 use super::reload::Asked;
 use super::socket::{self, Socket};
 use super::web::Web;
-use super::{Phase, Shared, habits, monitor, operate, past};
+use super::{Phase, Shared, habits, letters, monitor, operate, past};
 use crate::admin::{
-    self, AccountEntry, Accounts, Action, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts, Range, Refusal, Relay,
-    Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
+    self, AccountEntry, Accounts, Action, BringIn, BroughtIn, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts, Pieces,
+    Range, Refusal, Relay, Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
 };
 use crate::clock::Timestamp;
 use crate::intake::Habits;
@@ -45,7 +45,8 @@ type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket, web: Option<Web>) {
     let shutdown = shared.shutdown.clone();
     let (turns, mut waiting) = mpsc::channel::<Turn>(TURNS);
-    let router = admin::router(Control { shared, turns });
+    let control = Control { shared, turns };
+    let router = admin::router(control.clone());
     let (ending, web_ending) = (shutdown.clone(), shutdown.clone());
     let paging = web.map(|web| web.serve(router.clone(), web_ending));
     let paging = async {
@@ -53,7 +54,8 @@ pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket, web:
             paging.await;
         }
     };
-    let serving = socket::serve(socket, router, async move { ending.reached(Phase::Ending).await });
+    let local = router.merge(admin::letters(control));
+    let serving = socket::serve(socket, local, async move { ending.reached(Phase::Ending).await });
     let changing = async {
         while let Some(turn) = waiting.recv().await {
             turn.await;
@@ -210,6 +212,21 @@ impl<S: Spool> Relay for Control<S> {
 
     async fn report(&self, query: ReportQuery) -> Result<Report, Refusal> {
         past::report(&self.shared, &query).await
+    }
+
+    async fn bring_in(&self, asked: BringIn, mut content: Pieces, by: Operator) -> Result<BroughtIn, Refusal> {
+        let (missing, incoming) = match letters::look(&self.shared, asked).await? {
+            letters::Found::Had(answer) => {
+                content.swallow().await?;
+                return Ok(answer);
+            }
+            letters::Found::Missing(missing) => {
+                let incoming = letters::take(&self.shared, &missing, &mut content).await?;
+                (missing, incoming)
+            }
+        };
+        let shared = self.shared.clone();
+        self.in_turn(async move { letters::keep(&shared, *missing, incoming, &by).await }).await
     }
 
     async fn suspend(&self, account: AccountName, length: Option<Duration>, reason: String, by: Operator) -> Result<AccountEntry, Refusal> {

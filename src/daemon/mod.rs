@@ -28,6 +28,7 @@ mod health;
 mod history;
 mod inherit;
 mod ledger;
+mod letters;
 mod listener;
 mod listening;
 mod login;

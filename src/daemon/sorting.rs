@@ -12,7 +12,7 @@ use super::dispatch::Event;
 use super::{Phase, Shared};
 use crate::admin::{Range, Target};
 use crate::intake::Policy;
-use crate::mail::{Class, DeliveryId, Queued, RouteName};
+use crate::mail::{Class, Delivery, DeliveryId, Message, Queued, RouteName};
 use crate::store::{Listed, Spool, StoreError};
 use crate::telemetry;
 
@@ -71,7 +71,8 @@ async fn wait<S: Spool>(shared: &Shared<S>, error: StoreError) {
 
 async fn sort<S: Spool>(shared: &Shared<S>, page: &[Listed]) -> Result<usize, StoreError> {
     let setup = shared.setup();
-    let moves: Vec<(DeliveryId, RouteName, Class)> = page.iter().filter_map(|listed| way(&setup.policy, listed)).collect();
+    let moves: Vec<(DeliveryId, RouteName, Class)> =
+        page.iter().filter_map(|listed| way(&setup.policy, &listed.message, &listed.delivery)).collect();
     if moves.is_empty() {
         return Ok(0);
     }
@@ -92,7 +93,7 @@ async fn sort<S: Spool>(shared: &Shared<S>, page: &[Listed]) -> Result<usize, St
 }
 
 /// The new way of a delivery, if there is one. One recipient outside makes all of it external.
-fn way(policy: &Policy, Listed { message, delivery, .. }: &Listed) -> Option<(DeliveryId, RouteName, Class)> {
+pub(super) fn way(policy: &Policy, message: &Message, delivery: &Delivery) -> Option<(DeliveryId, RouteName, Class)> {
     let outside = delivery.recipients.iter().any(|recipient| policy.class(&recipient.address) == Class::External);
     let class = if outside { Class::External } else { Class::Internal };
     let route = policy.elsewhere(&delivery.route, &message.client, class, message.size).unwrap_or(&delivery.route);

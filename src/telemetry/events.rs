@@ -624,6 +624,12 @@ pub fn queue_removed(delivery: DeliveryId, client: &ClientName, recipients: usiz
     warn!(target: ADMIN, event = "queue-removed", queue_id = %delivery.message, part = delivery.part, client = %client, nrcpt = recipients, by, "removed by an operator; its recipients do not get it");
 }
 
+/// An operator has brought in a message that was queued before.
+pub fn queue_brought_in(message: &Message, recipients: usize, why: &str, by: &str) {
+    let (id, client, from) = (message.id, &message.client, Angle(&message.reverse_path));
+    info!(target: ADMIN, event = "queue-brought-in", queue_id = %id, client = %client, from = %from, message_id = message.message_id, size = message.size, nrcpt = recipients, why, by, "brought in by an operator");
+}
+
 /// An operator has suspended an account.
 pub fn account_suspended(account: &AccountName, until: Option<Timestamp>, reason: &str, by: &str) {
     let until = until.map(|until| until.to_string()).unwrap_or_default();

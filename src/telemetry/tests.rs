@@ -247,6 +247,7 @@ fn tell_all() {
     queue_released(id, &client, by);
     queue_retried(id, &client, by);
     queue_removed(id, &client, 1, by);
+    queue_brought_in(&message, 2, "from files", by);
     account_suspended(&account, Some(at), "holiday", by);
     account_resumed_by_operator(&account, by);
     admin_listening(listener);
