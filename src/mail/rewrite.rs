@@ -17,6 +17,8 @@
 //! Whatever came in, if the sender is replaced exactly one From goes out, its only mailbox is the sender's, and what is added is bounded (see
 //! [`growth_bound`]).
 
+use std::sync::LazyLock;
+
 use super::author::{Author, Authors, authors};
 use super::header::{Field, Header};
 use super::sender::Names;
@@ -115,18 +117,23 @@ pub fn rewrite(header_block: &[u8], with: &Rewrite<'_>) -> Rewritten {
 
 /// The most octets that [`rewrite`] adds to this header, for any sender with an address of up to 254 octets and any display name.
 pub fn growth_bound(header_block: &[u8], reverse_path: &ReversePath) -> u64 {
+    /// The longest From that is written.
+    static FROM: LazyLock<usize> = LazyLock::new(|| {
+        // The longest address that a path can carry (RFC 5321 §4.5.3.1.3, less its brackets).
+        let longest = "x".repeat(254);
+        // No characters take more room in encoded words than those of four octets.
+        let widest = "\u{10000}".repeat(NAME);
+        let mut written = Vec::new();
+        write_field(&mut written, "From", &with_name(&widest, &longest));
+        written.len()
+    });
     let originals = Originals::of(Header::scan(header_block));
-    // The longest address that a path can carry (RFC 5321 §4.5.3.1.3, less its brackets).
-    let longest = "x".repeat(254);
-    // No characters take more room in encoded words than those of four octets.
-    let widest = "\u{10000}".repeat(NAME);
     let mut written = Vec::new();
-    write_field(&mut written, "From", &with_name(&widest, &longest));
     originals.write_original(&mut written);
     write_envelope(reverse_path, &mut written);
     originals.write_reply_to(reverse_path, &mut written);
     // Two line ends, where the block came without them.
-    written.len() as u64 + 4
+    (*FROM + written.len()) as u64 + 4
 }
 
 fn is_dropped(field: &Field<'_>, sender_replaced: bool) -> bool {

@@ -21,6 +21,10 @@ const DECODED: usize = 4_096;
 
 /// The value of a field as text on one line. Runs of blanks stay as they are.
 pub fn unfolded(value: &[u8]) -> String {
+    // Most values are one plain line.
+    if value.iter().all(|octet| matches!(octet, b' '..=b'~')) {
+        return String::from_utf8_lossy(value).into_owned();
+    }
     let text = match std::str::from_utf8(value) {
         Ok(text) => text.to_owned(),
         Err(_) => value.iter().map(|octet| char::from(*octet)).collect(),
@@ -43,6 +47,11 @@ pub fn decoded(text: &str) -> String {
 
 /// The text without controls, with single blanks, cut to `limit` characters.
 pub fn one_line(text: &str, limit: usize) -> String {
+    // Most texts are so already.
+    let trimmed = text.trim_matches(' ');
+    if trimmed.len() <= limit && trimmed.bytes().all(|octet| matches!(octet, b' '..=b'~')) && !trimmed.contains("  ") {
+        return trimmed.to_owned();
+    }
     let mut line = String::new();
     let (mut length, mut gap) = (0, false);
     for c in text.chars() {
