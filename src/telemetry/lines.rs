@@ -4,6 +4,9 @@
 //! soon as it flows again one line tells how many. Errors may still be added where others are lost. At the end everything is written, unless
 //! the reader takes nothing for [`PATIENCE`].
 //!
+//! A line that comes alone is written at once. After each write the thread rests for [`REST`]: under load many lines then go with one call, and
+//! nobody who logs has to wake it.
+//!
 //! Limits: [`USUAL`] and [`WITH_ERRORS`] octets, with those that are being written. What was not written yet goes with a process that is
 //! killed.
 
@@ -23,6 +26,8 @@ const USUAL: usize = 1 << 20;
 const WITH_ERRORS: usize = USUAL + (256 << 10);
 /// How long the end waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long lines gather while they never cease to come.
+const REST: Duration = Duration::from_millis(2);
 
 /// Where lines are written, by the thread that does nothing else.
 pub(super) trait Output: Send {
@@ -112,9 +117,13 @@ impl Lines {
             state.lost += 1;
             return;
         }
+        // Where something waits already, the thread does not sleep for want of it.
+        let first = state.waiting.is_empty();
         state.waiting.extend_from_slice(line);
         drop(state);
-        self.0.changed.notify_all();
+        if first {
+            self.0.changed.notify_all();
+        }
     }
 
     /// Has the output begin anew, before the next line is written.
@@ -159,8 +168,14 @@ impl Lines {
                 // Nobody may take the buffer for written before this is in it.
                 events::log_lost(lost);
             }
-            self.state().writing = 0;
-            self.0.changed.notify_all();
+            let mut state = self.state();
+            state.writing = 0;
+            if state.closing {
+                self.0.changed.notify_all();
+                continue;
+            }
+            drop(state);
+            std::thread::sleep(REST);
         }
     }
 

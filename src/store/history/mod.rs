@@ -6,8 +6,8 @@
 //!   waits for the history's disk before he hears 250.
 //! * The queue's file stays as small as what waits, so that its log, its copies and its recovery stay fast, whatever `history.keep` says.
 //!
-//! The price: the history is not synced with each message. A crash of the process loses what was not yet written (milliseconds), a power cut
-//! what was not yet synced (a second). The next attempt of a message that was lost brings it back, because a record of an attempt
+//! The price: the history is not synced with each message. A crash of the process loses what was not yet written (a twentieth of a second), a
+//! power cut what was not yet synced (a second). The next attempt of a message that was lost brings it back, because a record of an attempt
 //! has the message with it; only of what was settled in that moment the log alone tells.
 //!
 //! Everything that can be asked for is a *term* (`terms`) in one table with the key (day, term, message). So new rows come together at the end
@@ -162,6 +162,8 @@ impl History {
         let Some(open) = &self.open else { return Ok(Vec::new()) };
         let (written, is_written) = oneshot::channel();
         self.give(Errand::Tell(written)).await;
+        // It may be resting.
+        open.writer.iter().for_each(|writer| writer.thread().unpark());
         // If the writer is gone, there is nothing that it could still write.
         let _ = is_written.await;
         open.reader.ask(move |connection| search::settled(connection, message)).await
@@ -217,6 +219,7 @@ impl Drop for Open {
             drop(reader.idle.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
         if let Some(writer) = self.writer.take() {
+            writer.thread().unpark();
             // It panicked or not: there is nothing left to be done.
             let _ = writer.join();
         }

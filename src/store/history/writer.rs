@@ -18,7 +18,9 @@ use crate::clock::Clock;
 use crate::mail::{Delivery, DeliveryId, Kind, Message, QueueId};
 
 /// Records in one transaction, at most.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 1_024;
+/// How long the thread rests after a transaction with fewer: under load many records then share one, and nobody who has one must wake it.
+const REST: Duration = Duration::from_millis(50);
 /// How old what is not yet synced becomes, about: so much a power cut takes.
 pub(super) const SYNC_EVERY: Duration = Duration::from_secs(1);
 /// How often old rows are looked for, and how long the thread rests between two batches of them, so that records need not wait.
@@ -90,9 +92,14 @@ impl<F: Fn(Trouble)> Writer<F> {
                     if !group.is_empty() {
                         self.write(&group);
                     }
+                    let rests = asked.is_empty() && group.len() < GROUP_MAX;
                     // Whoever asked may have gone.
                     for answer in asked {
                         let _ = answer.send(());
+                    }
+                    if rests {
+                        // Whoever asks cuts it short.
+                        std::thread::park_timeout(REST);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
