@@ -1,5 +1,6 @@
 //! One session: octets from the socket to the state machine, its effects to socket and store.
 
+use std::cell::Cell;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -110,13 +111,19 @@ impl<S: Spool> Conversation<'_, S> {
         }
     }
 
-    /// Reads what is there. The buffer lives no longer than that: an idle session holds none.
+    /// Reads what is there. The buffer is the thread's: an idle session holds none.
     async fn read(&mut self) -> io::Result<()> {
-        let mut buffer = Vec::with_capacity(READ);
-        let Some(read) = self.stream.read(&mut buffer).await? else { return Ok(()) };
-        let input = if read == 0 { Input::Eof } else { Input::Octets(&buffer) };
-        self.session.handle(self.shared.clock.now(), input);
-        Ok(())
+        thread_local!(static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+        let mut buffer = BUFFER.take();
+        buffer.clear();
+        buffer.reserve_exact(READ);
+        let read = self.stream.read(&mut buffer).await;
+        if let Ok(Some(read)) = read {
+            let input = if read == 0 { Input::Eof } else { Input::Octets(&buffer) };
+            self.session.handle(self.shared.clock.now(), input);
+        }
+        BUFFER.set(buffer);
+        read.map(drop)
     }
 
     /// Returns how the session ended, if it did.
@@ -202,6 +209,8 @@ impl<S: Spool> Conversation<'_, S> {
             return;
         }
         draft.buffer.clear();
+        // What the relay adds to a header is short.
+        draft.buffer.reserve(octets.len() + 1_024);
         draft.refusal = match draft.repair.push(octets, &mut draft.buffer) {
             Err(error) => Some(repair_reply(&error)),
             Ok(()) => draft.content.write(&draft.buffer).await.err().map(|error| self.shared.store_reply(error)),
