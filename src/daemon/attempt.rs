@@ -166,6 +166,11 @@ async fn settle<S: Spool>(
 ) {
     let Job { message, delivery, .. } = &job;
     let ended = shared.clock.now();
+    // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
+    // in doubt, and its budget as it was really used. The next attempt on its connection begins while the end of this one is still being told.
+    let (pause, refused) = (judgement.pause.clone(), upstream.refused(judgement.pause.as_ref()));
+    shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause }, refused));
+    tokio::task::yield_now().await;
     let elsewhere = judgement.elsewhere && chance == Chance::First;
     let counts = judgement.counts && !elsewhere;
     let attempts = delivery.attempts + u32::from(counts);
@@ -238,10 +243,6 @@ async fn settle<S: Spool>(
     telemetry::attempt_ended(delivery.id, &account, &judgement, &steps);
     failed_readers.iter().for_each(|reader| notices::failed(shared, &reader.address, ended));
     let told = notices::tell_of(shared, setup, message, &job.content, to_report, ended).await;
-    // The account is free before that is recorded, and what is given back may be used by others: a crash between the two leaves the delivery
-    // in doubt, and its budget as it was really used.
-    let (pause, refused) = (judgement.pause.clone(), upstream.refused(judgement.pause.as_ref()));
-    shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause }, refused));
     let (held, in_doubt) = (hold.is_some(), judgement.in_doubt);
     let settlement = Settlement {
         delivery: delivery.id,

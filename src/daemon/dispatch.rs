@@ -6,13 +6,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::attempt::{self, STORE_RETRY};
-use super::ledger::Books;
+use super::ledger::{Books, STARTING};
 use super::{Phase, Setup, Shared, Upstream, probe, sorting};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId, Queued};
 use crate::reply::PauseLength;
 use crate::schedule::{Chance, Change, Decision, Ended, Probed, Scheduler, Who};
-use crate::store::{Spool, Start, Started};
+use crate::store::{Spool, Start, Started, StoreError};
 use crate::telemetry;
 use crate::upstream::Turns;
 
@@ -21,6 +21,8 @@ use crate::upstream::Turns;
 pub(super) enum Event {
     /// These were accepted.
     Add(Vec<Queued>),
+    /// It is recorded that these attempts begin, and this is what the store says, in their order; or it is not, and none does.
+    Begun(Beginning, Result<Vec<Started>, StoreError>),
     /// An attempt ended; perhaps because a login of these was refused.
     Ended(Ended, Option<Turns>),
     /// The store has recorded the end of an attempt.
@@ -51,6 +53,21 @@ pub(super) enum Event {
     Probed(Probed, Option<Turns>),
     /// Somebody wants to know or to change something: this is done with the scheduler, between two decisions.
     Ask(Question),
+}
+
+/// Attempts that were decided on.
+pub(super) struct Beginning {
+    /// The configuration by which they were: they are made by it too.
+    setup: Arc<Setup>,
+    /// With what [`Upstream::heard`] said then.
+    starts: Vec<(Start, Chance, u64)>,
+    at: Timestamp,
+}
+
+impl std::fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.starts.fmt(f)
+    }
 }
 
 /// See [`Event::Switch`].
@@ -107,15 +124,17 @@ pub(super) async fn run<S: Spool>(
                     Decision::Probe { account } => probes.push(account),
                     Decision::Attempt { delivery, account, recipients, chance } => {
                         // A delivery may come from a route that takes more at a time.
-                        let most = setup.accounts.get(&account).map_or(recipients, |upstream| upstream.most);
-                        starts.push((Start { delivery, account, recipients: recipients.min(most) }, chance));
+                        let upstream = setup.accounts.get(&account);
+                        let (most, heard) = upstream.map_or((recipients, 0), |upstream| (upstream.most, upstream.heard()));
+                        starts.push((Start { delivery, account, recipients: recipients.min(most) }, chance, heard));
                     }
                 }
             }
             // What is reserved is durable before anything of it is used. What was given back or used up may wait: until it is recorded it counts
             // as in flight, and after a crash as used.
             if !starts.is_empty() {
-                begin(&shared, &mut scheduler, &mut books, &mut attempts, starts).await;
+                let beginning = Beginning { setup, starts, at: now };
+                begin(&shared, &mut scheduler, &mut books, &mut attempts, beginning).await;
             } else if books.are_late(now) || !probes.is_empty() {
                 books.keep(&shared, &mut scheduler).await;
             }
@@ -153,6 +172,7 @@ pub(super) async fn run<S: Spool>(
                         scheduler.add(now, queued);
                     }
                 }
+                Event::Begun(beginning, started) => begun(&shared, &mut scheduler, &mut books, &mut attempts, beginning, started),
                 Event::Ended(ended, refused) => {
                     changes.extend(scheduler.ended(now, &ended));
                     books.note(now);
@@ -236,28 +256,49 @@ fn begin_probes<S: Spool>(
     }
 }
 
-/// Records that these attempts begin, all at once, and lets them.
+/// Has it recorded that these attempts begin, all at once: what ends meanwhile need not wait for that.
 async fn begin<S: Spool>(
     shared: &Arc<Shared<S>>,
     scheduler: &mut Scheduler,
     books: &mut Books,
     attempts: &mut JoinSet<()>,
-    starts: Vec<(Start, Chance)>,
+    beginning: Beginning,
 ) {
-    let now = shared.clock.now();
-    let (starts, chances): (Vec<Start>, Vec<Chance>) = starts.into_iter().unzip();
-    let Some(started) = books.start(shared, scheduler, starts.clone(), now).await else {
+    let starts = beginning.starts.iter().map(|(start, ..)| start.clone()).collect();
+    let Some(starting) = books.start(shared, scheduler, starts, beginning.at).await else {
         // The books are behind and know it.
-        starts.iter().for_each(|start| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
-        return;
+        return put_back(shared, scheduler, &beginning);
     };
-    let setup = shared.setup();
-    for ((start, chance), started) in starts.into_iter().zip(chances).zip(started) {
+    let shared = shared.clone();
+    attempts.spawn(async move {
+        let started = starting.await;
+        shared.tell(Event::Begun(beginning, started));
+    });
+}
+
+/// Lets those begin of which it is recorded that they do.
+fn begun<S: Spool>(
+    shared: &Arc<Shared<S>>,
+    scheduler: &mut Scheduler,
+    books: &mut Books,
+    attempts: &mut JoinSet<()>,
+    beginning: Beginning,
+    started: Result<Vec<Started>, StoreError>,
+) {
+    let started = match started {
+        Ok(started) => started,
+        Err(error) => {
+            books.failed(shared, &error, STARTING);
+            return put_back(shared, scheduler, &beginning);
+        }
+    };
+    let now = shared.clock.now();
+    let Beginning { setup, starts, at } = beginning;
+    for ((start, chance, heard), started) in starts.into_iter().zip(started) {
         match started {
             Started::Begun(job) => {
-                let heard = setup.accounts.get(&start.account).map_or(0, Upstream::heard);
                 let how = (start.account, start.recipients, chance, heard);
-                drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), how, now, *job)));
+                drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), how, at, *job)));
             }
             Started::Gone => {
                 scheduler.put_back(now, start.delivery, now);
@@ -271,6 +312,12 @@ async fn begin<S: Spool>(
             }
         }
     }
+}
+
+/// None of these begins; they come again after a while.
+fn put_back<S: Spool>(shared: &Shared<S>, scheduler: &mut Scheduler, beginning: &Beginning) {
+    let now = shared.clock.now();
+    beginning.starts.iter().for_each(|(start, ..)| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
 }
 
 fn next(phase: Phase) -> Phase {

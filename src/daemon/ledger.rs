@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::future::ready;
 use std::time::Duration;
 
 use super::{Shared, health};
@@ -19,7 +20,7 @@ use crate::budget;
 use crate::clock::{Clock, Timestamp};
 use crate::mail::AccountName;
 use crate::schedule::{BudgetChange, Scheduler, Suspension};
-use crate::store::{Anchor, Bookkeeping, BudgetRow, Ledger, Spool, Start, Started, StoreError};
+use crate::store::{Anchor, Bookkeeping, BudgetRow, Ledger, Spool, Start, Starting, StoreError};
 use crate::telemetry;
 
 /// Keeps the store's budgets as the scheduler's are.
@@ -33,6 +34,8 @@ pub(super) struct Books {
     health_lost: bool,
 }
 
+/// What could not be done, for the log.
+pub(super) const STARTING: &str = "starting attempts";
 /// How long a change may wait for the next attempt to be recorded together with its reservation.
 const LAG: Duration = Duration::from_millis(100);
 /// Milliseconds by which the wall clock may wander against the relay's time before that is recorded. The hardware clock, which carries the time
@@ -70,24 +73,41 @@ impl Books {
             self.unrecorded = None;
             return;
         }
-        let kept = shared.store.keep_ledger(bookkeeping).await;
-        self.told(shared, ahead, kept.map(|()| Vec::new()), "recording what is used of the budgets");
+        match shared.store.keep_ledger(bookkeeping).await {
+            Ok(()) => self.handed_over(ahead),
+            Err(error) => self.failed(shared, &error, "recording what is used of the budgets"),
+        }
     }
 
-    /// Records that attempts begin, and what they reserve. None: nothing is recorded, and none may begin.
+    /// Hands over that attempts begin, and what they reserve. None: nothing is recorded, and none may begin. If it fails later, [`Self::failed`]
+    /// must be told.
     pub async fn start<S: Spool>(
         &mut self,
         shared: &Shared<S>,
         scheduler: &mut Scheduler,
         starts: Vec<Start>,
         now: Timestamp,
-    ) -> Option<Vec<Started>> {
+    ) -> Option<Starting> {
         if !self.keep_health(shared, scheduler).await {
             return None;
         }
         let (bookkeeping, ahead) = self.changes(shared, scheduler);
-        let started = shared.store.start(starts, now, bookkeeping).await;
-        self.told(shared, ahead, started, "starting attempts")
+        let anew = matches!(bookkeeping, Bookkeeping::Anew(..));
+        let starting = match shared.store.start(starts, now, bookkeeping).await {
+            // What changes next belongs to the new anchor, so that one must be there.
+            Ok(starting) if anew => starting.await.map(|started| Box::pin(ready(Ok(started))) as Starting),
+            handed_over => handed_over,
+        };
+        match starting {
+            Ok(starting) => {
+                self.handed_over(ahead);
+                Some(starting)
+            }
+            Err(error) => {
+                self.failed(shared, &error, STARTING);
+                None
+            }
+        }
     }
 
     /// Records what was learned, if that has changed, or the clock that its times are of. False if it could not.
@@ -124,26 +144,20 @@ impl Books {
         (Bookkeeping::Anew(scheduler.budget_state().into_iter().map(row).collect(), anchor), ahead)
     }
 
-    fn told<S: Spool>(
-        &mut self,
-        shared: &Shared<S>,
-        ahead: i64,
-        recorded: Result<Vec<Started>, StoreError>,
-        what: &str,
-    ) -> Option<Vec<Started>> {
-        match recorded {
-            Ok(started) => {
-                // Only what differs by more makes all be recorded anew: so that many small steps count as well, the reference stays.
-                let reference = self.ahead.filter(|recorded| recorded.abs_diff(ahead) <= WANDER).unwrap_or(ahead);
-                (self.ahead, self.unrecorded) = (Some(reference), None);
-                return Some(started);
-            }
-            Err(StoreError::Fatal(why)) => shared.store_failed(&why),
-            Err(error) => telemetry::store_busy(what, &error.to_string()),
+    fn handed_over(&mut self, ahead: i64) {
+        // Only what differs by more makes all be recorded anew: so that many small steps count as well, the reference stays.
+        let reference = self.ahead.filter(|recorded| recorded.abs_diff(ahead) <= WANDER).unwrap_or(ahead);
+        (self.ahead, self.unrecorded) = (Some(reference), None);
+    }
+
+    /// What was handed over was not recorded. The scheduler has told the changes and will not tell them again, so all is recorded anew: once
+    /// more after a while, whether anything goes or not.
+    pub fn failed<S: Spool>(&mut self, shared: &Shared<S>, error: &StoreError, what: &str) {
+        match error {
+            StoreError::Fatal(why) => shared.store_failed(why),
+            error => telemetry::store_busy(what, &error.to_string()),
         }
-        // The scheduler has told the changes and will not tell them again. Once more after a while, whether anything goes or not.
         (self.ahead, self.unrecorded) = (None, Some(shared.clock.now()));
-        None
     }
 }
 

@@ -19,6 +19,7 @@ pub use letter::{Envelope, Letter, MayHaveLeft, Standing};
 pub use settings::{HistorySettings, Settings};
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -170,6 +171,9 @@ pub enum Started {
     /// What it needs cannot be read, for this reason; nothing is recorded of it.
     Unreadable(String),
 }
+
+/// Attempts that were handed over, until it is recorded that they begin. The answers are in their order. Dropping it takes nothing back.
+pub type Starting = Pin<Box<dyn Future<Output = Result<Vec<Started>, StoreError>> + Send>>;
 
 /// What is to be recorded of the budgets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -346,15 +350,15 @@ pub trait Spool: Send + Sync + 'static {
     /// Calls `each` for every queued delivery, oldest message first. Called once, at start.
     fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Records that attempts begin, and what changed of the budgets: all in one transaction, so that what an attempt uses is recorded when it
-    /// begins. The answers are in the order of `starts`.
-    /// Once this has returned, a crash leaves each delivery that has begun in doubt until it is settled.
+    /// Has it recorded that attempts begin, and what changed of the budgets: all in one transaction, so that what an attempt uses is recorded
+    /// when it begins. When this returns, it is handed over and stands behind all that was handed over before; what it returns says when it is
+    /// recorded. From then on a crash leaves each delivery that has begun in doubt until it is settled.
     fn start(
         &self,
         starts: Vec<Start>,
         now: Timestamp,
         bookkeeping: Bookkeeping,
-    ) -> impl Future<Output = Result<Vec<Started>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Starting, StoreError>> + Send;
 
     /// A delivery as it stands, without starting an attempt.
     fn load(&self, delivery: DeliveryId) -> impl Future<Output = Result<Option<Job>, StoreError>> + Send;

@@ -138,7 +138,8 @@ pub async fn attempts_begin_together_with_what_they_use(bed: impl Bed) {
     let (second, account) = (DeliveryId { message: id(2), part: 2 }, AccountName::new("hve01@contoso.com"));
     let wanted = [first(5), first(3), first(9), second, first(4)];
     let starts = wanted.map(|delivery| Start { delivery, account: account.clone(), recipients: delivery.part });
-    let started = spool.start(starts.to_vec(), now(), Bookkeeping::Changed(vec![row(0, 3), row(1, 5)])).await.expect("served");
+    let starting = spool.start(starts.to_vec(), now(), Bookkeeping::Changed(vec![row(0, 3), row(1, 5)])).await.expect("handed over");
+    let started = starting.await.expect("served");
     for (delivery, started) in wanted.iter().zip(&started) {
         match started {
             Started::Begun(job) => assert!(job.delivery.id == *delivery && is_intact(job)),

@@ -83,7 +83,7 @@ pub async fn accept(spool: &impl Spool, id: QueueId, size: usize, recipients: &[
 /// Begins one attempt to so many recipients, which uses this; `None`: the delivery is not there.
 pub async fn start(spool: &impl Spool, delivery: DeliveryId, recipients: u16, budget: Vec<BudgetRow>) -> Option<Job> {
     let start = Start { delivery, account: AccountName::new("hve01@contoso.com"), recipients };
-    let started = spool.start(vec![start], now(), Bookkeeping::Changed(budget)).await.expect("served");
+    let started = spool.start(vec![start], now(), Bookkeeping::Changed(budget)).await.expect("handed over").await.expect("served");
     match <[Started; 1]>::try_from(started) {
         Ok([Started::Begun(job)]) => Some(*job),
         Ok([Started::Gone]) => None,

@@ -59,10 +59,10 @@ use self::place::Place;
 use self::read::Readers;
 use self::recent::Recent;
 use self::space::{Ballast, Space};
-use self::writer::{Counters, Done, Operation, Request, Writer};
+use self::writer::{Begin, Counters, Done, Found, Operation, Request, Writer};
 use super::{
     Ailment, AlarmRow, Anchor, Bookkeeping, Job, Ledger, Letter, Listed, NewMessage, Settings, Settled, Settlement, Spool, Start, Started,
-    StoreError, Suspended, Telling,
+    Starting, StoreError, Suspended, Telling,
 };
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Delivery, DeliveryId, Gathered, Message, QueueId, Queued, RouteName};
@@ -188,6 +188,13 @@ pub struct Stats {
     pub spare: u64,
 }
 
+impl Shared {
+    /// The writer ends when nobody can send it anything.
+    fn gone(&self) -> StoreError {
+        self.latch.note(StoreError::Fatal("the writer has ended".into()))
+    }
+}
+
 impl Sqlite {
     /// Opens the store, creates it if there is none, and recovers what a crash left. Blocks.
     ///
@@ -244,12 +251,17 @@ impl Sqlite {
     }
 
     async fn submit(&self, operation: Operation) -> Result<Done, StoreError> {
+        let answered = self.hand_over(operation).await?;
+        answered.await.map_err(|_| self.shared.gone())?
+    }
+
+    /// What is handed over is recorded in this order.
+    async fn hand_over(&self, operation: Operation) -> Result<oneshot::Receiver<Result<Done, StoreError>>, StoreError> {
         self.shared.latch.check()?;
         let (answer, answered) = oneshot::channel();
-        let gone = || self.shared.latch.note(StoreError::Fatal("the writer has ended".into()));
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
-        requests.send(Request { operation, answer }).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        let requests = self.requests.as_ref().ok_or_else(|| self.shared.gone())?;
+        requests.send(Request { operation, answer }).await.map_err(|_| self.shared.gone())?;
+        Ok(answered)
     }
 
     async fn read<T: Send + 'static>(
@@ -335,36 +347,25 @@ impl Spool for Sqlite {
         outcome.map_err(|error| self.shared.latch.note(error))
     }
 
-    async fn start(&self, starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping) -> Result<Vec<Started>, StoreError> {
-        // Read first: what cannot be read is not started either.
-        let mut started: Vec<Started> = Vec::with_capacity(starts.len());
-        let mut unread = Vec::new();
-        for (i, start) in starts.iter().enumerate() {
-            started.push(self.shared.recent.take(start.delivery).map_or(Started::Gone, |job| Started::Begun(Box::new(job))));
-            if started[i] == Started::Gone {
-                unread.push((i, start.delivery));
+    async fn start(&self, starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping) -> Result<Starting, StoreError> {
+        let begin = |start: Start| {
+            let recent = self.shared.recent.take(start.delivery);
+            (Begin { start, read: recent.is_none() }, recent)
+        };
+        let (starts, recent): (Vec<Begin>, Vec<Option<Job>>) = starts.into_iter().map(begin).unzip();
+        let answered = self.hand_over(Operation::Start { starts, now, bookkeeping }).await?;
+        let shared = self.shared.clone();
+        let started = |(found, recent): (Found, Option<Job>)| match found {
+            Found::Gone => Started::Gone,
+            Found::Unreadable(why) => Started::Unreadable(why),
+            Found::There(read) => read.or(recent.map(Box::new)).map_or(Started::Gone, Started::Begun),
+        };
+        Ok(Box::pin(async move {
+            match answered.await.map_err(|_| shared.gone())?? {
+                Done::Started(found) => Ok(found.into_iter().zip(recent).map(started).collect()),
+                _ => Ok(Vec::new()),
             }
-        }
-        if !unread.is_empty() {
-            let found = self.read(move |connection, place| {
-                Ok(unread.into_iter().map(|(i, delivery)| (i, read::job(connection, place, delivery))).collect::<Vec<_>>())
-            });
-            for (i, job) in found.await? {
-                started[i] = match job.map_err(|error| self.shared.latch.note(fault::of_sqlite(&error))) {
-                    Ok(job) => job.map_or(Started::Gone, |job| Started::Begun(Box::new(job))),
-                    Err(fatal @ StoreError::Fatal(_)) => return Err(fatal),
-                    Err(error) => Started::Unreadable(error.to_string()),
-                };
-            }
-        }
-        let readable = |started: &Started| matches!(started, Started::Begun(_));
-        let begun = starts.into_iter().zip(&started).filter_map(|(start, started)| readable(started).then_some(start)).collect();
-        if let Done::Started(there) = self.submit(Operation::Start { starts: begun, now, bookkeeping }).await? {
-            // An operator may have removed one meanwhile.
-            let gone = started.iter_mut().filter(|started| readable(started)).zip(there).filter(|(_, there)| !there);
-            gone.for_each(|(started, _)| *started = Started::Gone);
-        }
-        Ok(started)
+        }))
     }
 
     async fn load(&self, delivery: DeliveryId) -> Result<Option<Job>, StoreError> {

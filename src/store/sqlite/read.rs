@@ -1,4 +1,5 @@
-//! Reading the queue: on connections of its own, on blocking threads, in short transactions, so that writing never waits for it.
+//! Reading the queue: on connections of its own, on blocking threads, in short transactions, so that writing never waits for it. Only what an
+//! attempt needs is read by the writer, which has those rows in its hands anyway.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

@@ -1,7 +1,8 @@
 //! The one thread that writes the queue, and group commit.
 //!
 //! Operations come over a channel. The writer takes all that wait (up to [`GROUP_MAX`] or [`GROUP_OCTETS_MAX`]), runs them in one transaction,
-//! and answers each after the commit: one sync for all, and no delay added where there is only one. If anything in a group fails, the group is
+//! and answers each after the commit: one sync for all, and no delay added where somebody waits for it. Nobody waits for the end of an attempt: it
+//! lingers for up to [`LINGER`], because most often the next attempt on its connection begins at once, and then both are one transaction. If anything in a group fails, the group is
 //! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. What they used
 //! of the budgets is written last in each transaction, once for each line of a ledger. To record a delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place,
 //! and deletions need no more room however long the disk stays full.
@@ -12,6 +13,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -19,21 +22,23 @@ use rusqlite::config::DbConfig;
 use tokio::sync::{mpsc, oneshot};
 
 use super::incoming::Body;
-use super::place::Doomed;
+use super::place::{Doomed, Place};
 use super::space::Ballast;
 use super::statements::{self, Left};
-use super::{Shared, fault};
+use super::{Shared, fault, read};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, Class, Content, Delivery, DeliveryId, Message, QueueId, RouteName};
 use crate::smtp::Mailbox;
 use crate::store::{
-    Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, Letter, NewMessage, Settlement, Start, StoreError, Suspended, Telling,
+    Ailment, AlarmRow, Anchor, Bookkeeping, BudgetRow, Job, Letter, NewMessage, Settlement, Start, StoreError, Suspended, Telling,
 };
 
 /// Operations in one transaction, at most.
 const GROUP_MAX: usize = 512;
 /// Octets of content in one transaction, at most, give or take one operation.
 const GROUP_OCTETS_MAX: usize = 32 << 20;
+/// How long the ends of attempts wait for something that they can be recorded with.
+const LINGER: Duration = Duration::from_millis(2);
 /// Pages in the write-ahead log from which it is copied into the database: SQLite's own default, and measured to be right. The log then stays
 /// small and is overwritten in place, which is three times as fast as letting it grow.
 const LOG_PAGES: i64 = 1_000;
@@ -45,7 +50,7 @@ const FREE_PAGES: i64 = 16_384;
 pub(super) enum Operation {
     Accept { message: Message, deliveries: Vec<Delivery>, body: Body },
     BringIn { letter: Letter, body: Body },
-    Start { starts: Vec<Start>, now: Timestamp, bookkeeping: Bookkeeping },
+    Start { starts: Vec<Begin>, now: Timestamp, bookkeeping: Bookkeeping },
     Settle(Settlement),
     Hold { deliveries: Vec<DeliveryId>, held: bool },
     Reroute(Vec<(DeliveryId, RouteName, Class)>),
@@ -57,6 +62,25 @@ pub(super) enum Operation {
     KeepAlarms { alarms: Vec<AlarmRow>, mail: Option<NewMessage> },
     Warn { delivery: DeliveryId, telling: Telling },
     Digest { reader: Mailbox, mark: i64, notice: Option<NewMessage> },
+}
+
+/// An attempt that begins.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub(super) start: Start,
+    /// What it needs is to be read.
+    pub(super) read: bool,
+}
+
+/// What was found of an attempt that was to begin.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It is recorded that it begins; with what was read.
+    There(Option<Box<Job>>),
+    /// Its delivery is not there.
+    Gone,
+    /// What it needs cannot be read, for this reason; nothing is recorded of it.
+    Unreadable(String),
 }
 
 /// An operation and who waits for it.
@@ -73,8 +97,8 @@ pub(super) enum Done {
     Recorded,
     /// The delivery, or the message, was not as it must be.
     NotThere,
-    /// It is recorded; for each attempt whether its delivery was there.
-    Started(Vec<bool>),
+    /// It is recorded; for each attempt what was found.
+    Started(Vec<Found>),
     /// It is recorded, and these deliveries are new.
     Parted(Vec<Option<u16>>),
     /// It is recorded, and the message has left the queue; if its content was in a file, that goes when this is dropped.
@@ -104,7 +128,7 @@ pub(super) struct Writer {
 enum Applied {
     Recorded,
     NotThere,
-    Started(Vec<bool>),
+    Started(Vec<Found>),
     Parted(Vec<Option<u16>>),
     /// The message left; whether its content is in a file that is no longer needed.
     Removed {
@@ -130,16 +154,7 @@ impl Writer {
 
     /// Writes until all senders are gone and all that they sent is written; then leaves an empty log.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(first) = requests.blocking_recv() {
-            let mut octets = first.operation.octets();
-            let mut group = vec![first];
-            while group.len() < GROUP_MAX
-                && octets < GROUP_OCTETS_MAX
-                && let Ok(next) = requests.try_recv()
-            {
-                octets += next.operation.octets();
-                group.push(next);
-            }
+        while let Some(group) = gather(&mut requests) {
             self.record(group);
             self.keep_log_short(LOG_PAGES);
             self.ballast.restore();
@@ -201,7 +216,8 @@ impl Writer {
     }
 
     fn run_all(&self, group: &[Request]) -> rusqlite::Result<Vec<Applied>> {
-        let applied = group.iter().map(|request| request.operation.apply(&self.connection)).collect::<rusqlite::Result<_>>()?;
+        let applied =
+            group.iter().map(|request| request.operation.apply(&self.connection, &self.shared.place)).collect::<rusqlite::Result<_>>()?;
         let anew = group.iter().rposition(|request| matches!(request.operation.bookkeeping(), Some(Bookkeeping::Anew(..))));
         if anew.is_some() {
             statements::forget_budget(&self.connection)?;
@@ -226,7 +242,7 @@ impl Writer {
         let done = match applied {
             Applied::Recorded => Done::Recorded,
             Applied::NotThere => Done::NotThere,
-            Applied::Started(there) => Done::Started(there),
+            Applied::Started(found) => Done::Started(found),
             Applied::Parted(parts) => Done::Parted(parts),
             Applied::Removed { message, in_file } => Done::Removed(in_file.then(|| Doomed::new(self.shared.place.content_of(message)))),
         };
@@ -298,8 +314,71 @@ impl Writer {
     }
 }
 
+/// Waits for a group. None: nobody is left who could send anything.
+fn gather(requests: &mut mpsc::Receiver<Request>) -> Option<Vec<Request>> {
+    let mut group = vec![requests.blocking_recv()?];
+    let mut octets = 0;
+    let lingers = Instant::now() + LINGER;
+    while let Some(last) = group.last() {
+        octets += last.operation.octets();
+        if group.len() == GROUP_MAX || octets >= GROUP_OCTETS_MAX {
+            break;
+        }
+        let next = requests.try_recv().ok();
+        let only_ends = || group.iter().all(|request| matches!(request.operation, Operation::Settle(_)));
+        match next.or_else(|| only_ends().then(|| receive_until(requests, lingers)).flatten()) {
+            Some(next) => group.push(next),
+            None => break,
+        }
+    }
+    Some(group)
+}
+
+/// The next one, if it comes in time.
+fn receive_until(requests: &mut mpsc::Receiver<Request>, deadline: Instant) -> Option<Request> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Poll::Ready(next) = requests.poll_recv(&mut Context::from_waker(&waker)) {
+            return next;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+impl Begin {
+    /// Here, and not on one of the connections for reading: the rows are needed for the update anyway, and what cannot be read is not begun.
+    fn apply(&self, connection: &Connection, place: &Place, now: Timestamp) -> rusqlite::Result<Found> {
+        let job = if self.read {
+            match read::job(connection, place, self.start.delivery) {
+                Ok(Some(job)) => Some(Box::new(job)),
+                Ok(None) => return Ok(Found::Gone),
+                Err(error) => {
+                    // Some faults end the transaction, and some all writing.
+                    let why = fault::of_sqlite(&error);
+                    let goes_on = !connection.is_autocommit() && !matches!(why, StoreError::Fatal(_));
+                    return if goes_on { Ok(Found::Unreadable(why.to_string())) } else { Err(error) };
+                }
+            }
+        } else {
+            None
+        };
+        let there = statements::start(connection, &self.start, now)?;
+        Ok(if there { Found::There(job) } else { Found::Gone })
+    }
+}
+
 impl Operation {
-    fn apply(&self, connection: &Connection) -> rusqlite::Result<Applied> {
+    fn apply(&self, connection: &Connection, place: &Place) -> rusqlite::Result<Applied> {
         match self {
             Self::Accept { message, deliveries, body } => {
                 statements::accept(connection, message, deliveries, body.stored()).map(|()| Applied::Recorded)
@@ -312,8 +391,8 @@ impl Operation {
                 if let Bookkeeping::Anew(_, anchor) = bookkeeping {
                     statements::keep_anchor(connection, anchor)?;
                 }
-                let there = starts.iter().map(|start| statements::start(connection, start, *now));
-                there.collect::<rusqlite::Result<_>>().map(Applied::Started)
+                let found = starts.iter().map(|begin| begin.apply(connection, place, *now));
+                found.collect::<rusqlite::Result<_>>().map(Applied::Started)
             }
             Self::Settle(settlement) => {
                 let (left, parted) = statements::settle(connection, settlement)?;

@@ -56,8 +56,8 @@ pub async fn where_the_clocks_stand_is_kept(bed: impl Bed) {
     assert_eq!(spool.ledger().await, Ok(Ledger { budget, anchor: Some(anchor("first", 1_000, -7)), ..Ledger::default() }));
     // Also where attempts begin; and what changes later belongs to the same anchor.
     let budget = vec![used("a", "day", 4, 6), used("a", "day", 5, 1)];
-    let started = spool.start(Vec::new(), now(), Bookkeeping::Anew(budget, anchor("second", 20, 3_600_000))).await;
-    assert_eq!(started, Ok(Vec::new()));
+    let starting = spool.start(Vec::new(), now(), Bookkeeping::Anew(budget, anchor("second", 20, 3_600_000))).await;
+    assert_eq!(starting.expect("handed over").await, Ok(Vec::new()));
     spool.keep_ledger(Bookkeeping::Changed(vec![used("a", "day", 5, 0)])).await.expect("kept");
     drop(spool);
     let ledger = bed.open().ledger().await.expect("served");
