@@ -68,6 +68,8 @@ pub struct Figures {
     pub messages: usize,
     pub sent: Sent,
     pub delivered_in: Duration,
+    /// Messages a second from the first that the endpoint has taken to the last.
+    pub taken_rate: f64,
     pub relay: Usage,
     /// Processor time of load generator and endpoint together.
     pub others: Duration,
@@ -191,7 +193,15 @@ impl Scenario {
         let others = crate::process::own_processor_time()?;
         let sent = before.spawn(load.run(self.sessions));
         let deadline = Instant::now() + PATIENCE;
-        while sim.counters().messages < messages as u64 {
+        let mut first_taken = None;
+        loop {
+            let taken = sim.counters().messages;
+            if taken > 0 {
+                first_taken.get_or_insert((Instant::now(), taken));
+            }
+            if taken >= messages as u64 {
+                break;
+            }
             if Instant::now() > deadline || (sent.is_finished() && relay.has_ended()) {
                 return Err(io::Error::other(format!("{} of {messages} messages were delivered", sim.counters().messages)));
             }
@@ -206,7 +216,8 @@ impl Scenario {
             return Err(io::Error::other(format!("the endpoint had something against it: {counters:?}")));
         }
         relay.stop()?;
-        Ok(Figures { messages, delivered_in: last_taken - sent.first_accepted, sent, relay: relay_usage, others })
+        let taken_rate = first_taken.map_or(0.0, |(at, taken)| (messages as u64 - taken) as f64 / (last_taken - at).as_secs_f64());
+        Ok(Figures { messages, delivered_in: last_taken - sent.first_accepted, taken_rate, sent, relay: relay_usage, others })
     }
 
     fn endpoint(&self) -> Settings {
