@@ -1,11 +1,12 @@
 //! The one thread that writes the queue, and group commit.
 //!
 //! Operations come over a channel. The writer takes all that wait (up to [`GROUP_MAX`] or [`GROUP_OCTETS_MAX`]), runs them in one transaction,
-//! and answers each after the commit: one sync for all, and no delay added where somebody waits for it. Nobody waits for the end of an attempt: it
-//! lingers for up to [`LINGER`], because most often the next attempt on its connection begins at once, and then both are one transaction. If anything in a group fails, the group is
-//! rolled back and its operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. What they used
-//! of the budgets is written last in each transaction, once for each line of a ledger. To record a delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place,
-//! and deletions need no more room however long the disk stays full.
+//! and answers each after the commit: one sync for all, and no delay added where somebody waits for it. Nobody waits for the end of an attempt:
+//! it lingers for up to [`LINGER`], because most often the next attempt on its connection begins at once, and then both are one transaction. If
+//! anything in a group fails, the group is rolled back and its operations are run again one by one, each in a transaction of its own, so that
+//! only the guilty one fails. What they used of the budgets is written last in each transaction, once for each line of a ledger. To record a
+//! delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place, and
+//! deletions need no more room however long the disk stays full.
 //!
 //! Invariants: an operation is answered `Ok` only after a commit that was synced; after a fatal fault nothing is written any more. The
 //! checkpoint, which copies the log into the database, comes after the answers, from here and not from SQLite's own hook, which would swallow
