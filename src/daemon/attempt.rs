@@ -121,8 +121,11 @@ async fn attempt(
         dsn: &message.dsn,
     };
     let login = upstream.login.as_ref().map(|login| (login, heard));
-    let upstream::Attempt { result, protection, converted, passed_dsn_on, steps, .. } =
+    let upstream::Attempt { result, protection, converted, passed_dsn_on, steps, shows_hang_ups, .. } =
         upstream::deliver(&setup.pool, &upstream.endpoint, login, account, &transaction).await;
+    if shows_hang_ups {
+        telemetry::content_waits(&upstream.relay);
+    }
     (course.protection, course.passed_dsn_on) = (protection, passed_dsn_on);
     course.steps = steps;
     if let Ok(reply::Report { end: reply::End::Accepted(_), .. }) = &result {

@@ -358,6 +358,16 @@ pub fn dkim_signature_removed(delivery: DeliveryId, client: &ClientName, sender:
     );
 }
 
+/// A server hangs up on connections that have carried messages, which left messages in doubt.
+pub fn content_waits(relay: &str) {
+    info!(
+        target: UPSTREAM,
+        event = "content-waits",
+        relay,
+        "the server has hung up without a word on connections that had carried messages: on such ones the content waits for its replies from here on"
+    );
+}
+
 /// A message was sent otherwise than it came, because the upstream server does not take content beyond ASCII.
 pub fn content_converted(delivery: DeliveryId, client: &ClientName, relay: &str) {
     info!(

@@ -109,6 +109,10 @@ pub const EVENTS: &[Event] = &[
         "a message was sent without the DKIM signatures of `domains` that it came with: they vouch for the From that was replaced, and \
          would fail",
         "`dkim_signature = \"keep\"` leaves them in"),
+    row("content-waits", Upstream, &[Info], "relay",
+        "a server has hung up twice without a word on a connection that had carried messages, while the next one was on its way with CHUNKING, and so \
+         left it in doubt; from here on, until a restart, the content waits on such connections for the replies to MAIL and RCPT: one round trip more",
+        "nothing; if you know after how many messages it hangs up, set `messages_per_connection` to fewer"),
     row("content-converted", Upstream, &[Info], "queue_id part client relay",
         "a message with content beyond ASCII was sent in quoted-printable and base64, because the server does not offer 8BITMIME: it reads \
          the same, but is not the same octet for octet",

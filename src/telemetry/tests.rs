@@ -192,6 +192,7 @@ fn tell_all() {
     attempt_ended(id, &account, &judgement, &[(Step::Connect, Duration::from_millis(20))]);
     expired(&message, &delivery(id), Duration::from_secs(60));
     dkim_signature_removed(id, &client, &mailbox(), &["contoso.com".to_owned()]);
+    content_waits("smtp-hve.office365.com:587");
     content_converted(id, &client, "smtp.example.com:587");
     let attempt = InDoubt { account: account.clone(), started: at, recipients: 1 };
     in_doubt(id, &attempt);

@@ -49,6 +49,8 @@ pub struct Connection {
     /// What each step took since that was asked last.
     pub(super) laps: Laps,
     pub(super) transactions: u32,
+    /// Once it has carried a transaction, the content waits for the replies to the envelope.
+    pub(super) asks_first: bool,
     opened_at: Instant,
     pub(super) idle_since: Instant,
     /// When the token that it was opened with is too near its end.
@@ -102,6 +104,7 @@ impl Connection {
             handed_over: false,
             converted: false,
             transactions: 0,
+            asks_first: false,
             opened_at: now,
             idle_since: now,
             expires_at: None,

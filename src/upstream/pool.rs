@@ -2,7 +2,8 @@
 //!
 //! A connection is taken out for one transaction and put back after it. The freshest goes first, so that those beyond what the traffic needs
 //! grow idle and are closed. Whether the server has closed one in the meantime is seen before it is used; what slips through that check is
-//! caught by [`deliver`], once. The pool does not limit how many there are: the scheduler does. It belongs to one configuration: another one gets
+//! caught by [`deliver`], once. A server that ends such connections while a message is on its way leaves it in doubt; where that has happened
+//! [`HANG_UPS`] times, the content waits for the replies to the envelope. The pool does not limit how many there are: the scheduler does. It belongs to one configuration: another one gets
 //! another ([`Pool::succeeded_by`]).
 
 use std::collections::HashMap;
@@ -13,6 +14,9 @@ use crate::mail::AccountName;
 use crate::reply::{Action, Catalogue, Cause, End, Report, Step, Trouble, is_stale_token};
 
 use super::{Connection, Endpoint, Login, PoolSettings, Protection, Transaction};
+
+/// An end in the wrong moment may be the network's; a second one is the server's habit. What was learned goes with the process.
+const HANG_UPS: u32 = 2;
 
 /// Warm connections; cheap to clone.
 #[derive(Clone)]
@@ -25,6 +29,8 @@ pub struct Pool {
 struct Shelf {
     /// The freshest is the last of its account.
     warm: HashMap<AccountName, Vec<Connection>>,
+    /// How often servers, by host and port, have hung up on a warm connection while a message was on its way.
+    hang_ups: HashMap<(String, u16), u32>,
     /// A task is closing what grows idle; there is one while anything is warm.
     swept: bool,
     /// Another pool has taken its place: what comes back is closed.
@@ -57,6 +63,8 @@ pub struct Attempt {
     pub passed_dsn_on: bool,
     /// The steps that were completed on its connection, and what each took.
     pub steps: Vec<(Step, Duration)>,
+    /// It has shown that the server hangs up on connections that have carried messages: see the head of this file.
+    pub shows_hang_ups: bool,
 }
 
 /// Makes one transaction over a warm connection of the account, or a new one, which is then kept warm.
@@ -74,9 +82,11 @@ pub async fn deliver(
 ) -> Attempt {
     let mut origin = Origin::Fresh;
     if let Some(mut connection) = pool.take(account) {
+        connection.asks_first = pool.hang_ups(endpoint) >= HANG_UPS;
         let report = connection.transact(transaction).await;
         if !was_dead(&report) {
-            return attempt(pool, account, connection, report, Origin::Warm);
+            let shows_hang_ups = hung_up(&report) && pool.count_hang_up(endpoint) == HANG_UPS;
+            return Attempt { shows_hang_ups, ..attempt(pool, account, connection, report, Origin::Warm) };
         }
         origin = Origin::Replaced;
     }
@@ -86,7 +96,8 @@ pub async fn deliver(
             attempt(pool, account, connection, report, origin)
         }
         Err(trouble) => {
-            Attempt { result: Err(trouble), origin, protection: None, converted: false, passed_dsn_on: false, steps: Vec::new() }
+            let (protection, converted, passed_dsn_on, shows_hang_ups) = (None, false, false, false);
+            Attempt { result: Err(trouble), origin, protection, converted, passed_dsn_on, steps: Vec::new(), shows_hang_ups }
         }
     }
 }
@@ -100,7 +111,13 @@ fn attempt(pool: &Pool, account: &AccountName, mut connection: Connection, repor
     } else {
         pool.put(account, connection);
     }
-    Attempt { result: Ok(report), origin, protection, converted, passed_dsn_on, steps }
+    Attempt { result: Ok(report), origin, protection, converted, passed_dsn_on, steps, shows_hang_ups: false }
+}
+
+/// The connection ended without a word on the message, which was on its way.
+fn hung_up(report: &Report) -> bool {
+    let lost = matches!(&report.end, End::Stopped(Trouble { step: Step::EndOfData, cause: Cause::Lost(_) }));
+    lost && report.recipients.iter().all(Option::is_none)
 }
 
 /// The server says that there are too many connections: this one, of those that there are, is closed.
@@ -157,14 +174,27 @@ impl Pool {
         }
     }
 
+    fn hang_ups(&self, endpoint: &Endpoint) -> u32 {
+        self.shelf().hang_ups.get(&(endpoint.host.clone(), endpoint.port)).copied().unwrap_or_default()
+    }
+
+    /// Returns how many there have been.
+    fn count_hang_up(&self, endpoint: &Endpoint) -> u32 {
+        let mut shelf = self.shelf();
+        let count = shelf.hang_ups.entry((endpoint.host.clone(), endpoint.port)).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
     /// Another pool takes the place of this one, with the warm connections of the accounts that stay as they were. The others are closed, and
     /// those in use are when they come back. Needs a tokio runtime.
     pub fn succeeded_by(&self, other: &Self, stays: impl Fn(&AccountName) -> bool) {
-        let warm = {
+        let (warm, hang_ups) = {
             let mut shelf = self.shelf();
             shelf.closed = true;
-            std::mem::take(&mut shelf.warm)
+            (std::mem::take(&mut shelf.warm), std::mem::take(&mut shelf.hang_ups))
         };
+        other.shelf().hang_ups.extend(hang_ups);
         for (account, connections) in warm {
             let keep = stays(&account);
             connections.into_iter().for_each(|connection| if keep { other.put(&account, connection) } else { part_with(connection) });

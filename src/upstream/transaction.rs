@@ -12,7 +12,8 @@
 //! All give the same report. The content is one chunk, whatever its size: it has one reply, and nothing can go wrong between chunks. It goes in
 //! one write with the envelope only if it is small, and only on a connection that was in use just now. A large one that nobody wants would be
 //! sent for nothing; on a connection that rested, the server may have hung up meanwhile, and with the content on its way nobody could say whether
-//! it was taken.
+//! it was taken. Where the server has shown that it hangs up without a word on connections that have carried messages, such a connection is asked
+//! first in any case ([`super::Pool`] remembers that).
 //!
 //! After a refusal the connection stays usable; RSET goes before the next MAIL where a transaction was left open, in the same write if that is
 //! pipelined.
@@ -100,7 +101,7 @@ impl Connection {
             let command = format!("BDAT {} LAST\r\n", adapted.size);
             first.octets.splice(..0, command.into_bytes());
         }
-        let rested = self.transactions > 0 && self.idle_since.elapsed() >= RESTED;
+        let rested = self.transactions > 0 && (self.asks_first || self.idle_since.elapsed() >= RESTED);
         let tail = match framing {
             Framing::Dots => Tail::Data,
             Framing::Length if self.offers.pipelining && first.last && !rested => Tail::Content(&first.octets),

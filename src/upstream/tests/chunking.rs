@@ -99,6 +99,31 @@ async fn a_connection_that_rested_is_asked_before_it_gets_the_content() {
 }
 
 #[tokio::test]
+async fn a_server_that_hangs_up_after_each_message_leaves_two_in_doubt_and_no_more() {
+    let ca = Ca::new();
+    let hangs_up = |connection| Rule { connection: Some(connection), after: 1, ..at("MAIL", Act::Close) };
+    let server = Server::start(Script::new(&ca, CHUNKED).with(&[0, 1, 2, 3, 4].map(hangs_up))).await;
+    let mut pool = Pool::new(PoolSettings::default());
+    let mut shown = Vec::new();
+    for number in 0..8 {
+        let attempt = send(&pool, &server, &ca).await;
+        let in_doubt = matches!(&attempt.result, Ok(report) if hung_up(report));
+        assert_eq!((in_doubt, went(&attempt)), ([1, 3].contains(&number), ![1, 3].contains(&number)), "{number}: {attempt:?}");
+        shown.push(attempt.shows_hang_ups);
+        // A reload forgets nothing of it.
+        let next = Pool::new(PoolSettings::default());
+        pool.succeeded_by(&next, |_| true);
+        pool = next;
+    }
+    assert_eq!(shown, [false, false, false, true, false, false, false, false]);
+    assert_eq!(server.seen().contents.len(), 6);
+}
+
+fn hung_up(report: &Report) -> bool {
+    matches!(report.end, End::Stopped(Trouble { step: Step::EndOfData, cause: Cause::Lost(_) }))
+}
+
+#[tokio::test]
 async fn gives_the_reports_of_data() {
     let ca = Ca::new();
     let (recipients, content) = (mailboxes(&["a@contoso.com", "b@contoso.com", "c@contoso.com"]), hello());
