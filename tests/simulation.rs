@@ -4,8 +4,10 @@
 //! *never over* any limit in any window at the server, whatever the network, restarts, reloads and clocks do; *never under*: whenever the scheduler has
 //! nothing to do, no open account could take anything that waits; the reasons and times that it gives; that what it writes to the disk piece by
 //! piece is what it knows; that a login without mail is tried when somebody is suspended and his time has come, and never before, across restarts
-//! too; and that every recipient comes to exactly one end.
+//! too; that no message fails for what is its account's trouble; and that every recipient comes to exactly one end.
 
+#[path = "simulation/alike.rs"]
+mod alike;
 #[path = "simulation/courses.rs"]
 mod courses;
 #[path = "simulation/dice.rs"]
@@ -67,6 +69,7 @@ fn every_world_keeps_every_law() {
             tally.restarts > 1_000 && tally.reloads > 1_000 && tally.idle > 100_000 && tally.waits > 10_000 && tally.kept_promises > 1_000,
             "{tally:?}"
         );
+        assert!(tally.blamed.iter().all(|times| *times > 50), "{tally:?}");
         assert!(tally.logins > 1_000 && tally.widths > 500 && tally.elsewhere > 500, "{tally:?}");
     }
 }

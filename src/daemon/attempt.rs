@@ -52,19 +52,19 @@ pub(super) async fn run<S: Spool>(
         Ok(report) => reply::judge(&setup.catalogue, &report, job.delivery.class),
         Err(trouble) => reply::judge_open(&setup.catalogue, &trouble, job.delivery.recipients.len()),
     };
-    weigh(&shared, &account, job.message.id, &mut judgement);
+    weigh(&shared, (&account, started), job.message.id, &mut judgement);
     settle(&shared, (&setup, upstream), account, course, job, left_out, judgement).await;
 }
 
 /// Where a reply that nobody knows refuses a message for good: finds out, as far as that can be known, whether the message or the account is to blame.
-fn weigh<S: Spool>(shared: &Shared<S>, account: &AccountName, message: QueueId, judgement: &mut Judgement) {
+fn weigh<S: Spool>(shared: &Shared<S>, (account, started): (&AccountName, Timestamp), message: QueueId, judgement: &mut Judgement) {
     let (now, mut suspicions) = (shared.clock.now(), shared.suspicions());
     if judgement.outcomes.iter().any(|outcome| outcome.disposition == Disposition::Sent) {
-        suspicions.took(now, account, message);
+        suspicions.took(now, started, account, message);
         return;
     }
     let Some(outcome) = judgement.doubtful.first().map(|place| &judgement.outcomes[*place]) else { return };
-    match suspicions.refused(now, account, message) {
+    match suspicions.refused(now, started, account, message) {
         Blame::Message => {}
         Blame::Unclear => judgement.defer_doubtful(),
         Blame::Account(messages) => {

@@ -1,12 +1,14 @@
 //! Whose fault it is that a server refuses a message for good and nobody knows why: the message's, or the account's.
 //!
 //! One refusal cannot tell. Such a message stays queued and is tried again, on another account at once where there is one. It is *the message's*
-//! fault when it is refused so again although an account that had refused it has taken other mail since: that account was well. It is *the account's*
+//! fault when it is refused so again although an account that had refused it has taken other mail since: an attempt that began after the refusal, and
+//! ended before the new one began. That account was well. It is *the account's*
 //! trouble when it refuses several messages so, one after the other, and takes nothing in between: the account is suspended, and what it has said of
 //! any message counts no more. Two accounts that refuse the same message prove nothing, as long as neither takes anything: the tenant may be stopped.
 //! Where nothing else is sent the message waits, at the longest until it is too old, and its author is told of the delay.
 //!
-//! Limits: what is remembered goes with a restart, and then takes one more attempt; of very many such messages the oldest are forgotten first.
+//! Limits: of very many such messages the oldest are forgotten first; and what is remembered goes with a restart. It is not worth a write to disk with
+//! each message that is taken: without it a message waits for one refusal more, an account for three more, and nothing fails that should not.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,17 +23,19 @@ const MESSAGES: usize = 10_000;
 /// See the head of this file.
 #[derive(Debug, Default)]
 pub struct Suspicions {
-    accounts: HashMap<AccountName, Record>,
-    /// Which accounts refused a message first when.
-    messages: BTreeMap<QueueId, Vec<(AccountName, Timestamp)>>,
+    /// The messages that an account has refused since it took one last.
+    rows: HashMap<AccountName, Vec<QueueId>>,
+    messages: BTreeMap<QueueId, Vec<Refusal>>,
 }
 
-#[derive(Debug, Default)]
-struct Record {
-    /// When it took a message last.
-    took_at: Option<Timestamp>,
-    /// The messages that it has refused since.
-    row: Vec<QueueId>,
+/// That an account has refused a message.
+#[derive(Debug)]
+struct Refusal {
+    account: AccountName,
+    /// When first.
+    at: Timestamp,
+    /// When it was known that it had taken another since.
+    well_at: Option<Timestamp>,
 }
 
 /// Whose fault a refusal is.
@@ -46,32 +50,31 @@ pub enum Blame {
 }
 
 impl Suspicions {
-    /// An account took a message.
-    pub fn took(&mut self, now: Timestamp, account: &AccountName, message: QueueId) {
+    /// An account took a message, in an attempt that had begun at `started`.
+    pub fn took(&mut self, now: Timestamp, started: Timestamp, account: &AccountName, message: QueueId) {
         self.messages.remove(&message);
-        match self.accounts.get_mut(account) {
-            Some(record) => (record.took_at, record.row) = (Some(now), Vec::new()),
-            None => drop(self.accounts.insert(account.clone(), Record { took_at: Some(now), row: Vec::new() })),
+        self.rows.remove(account);
+        // Few messages are refused so: mostly there is none.
+        for refusal in self.messages.values_mut().flatten().filter(|refusal| refusal.account == *account && refusal.at < started) {
+            refusal.well_at.get_or_insert(now);
         }
     }
 
-    /// An account refused a message for good, in words that nobody knows, and took it for nobody.
-    pub fn refused(&mut self, now: Timestamp, account: &AccountName, message: QueueId) -> Blame {
-        let well_since = |(account, at): &(AccountName, Timestamp)| {
-            self.accounts.get(account).and_then(|record| record.took_at).is_some_and(|took_at| took_at > *at)
-        };
-        if self.messages.get(&message).is_some_and(|refusals| refusals.iter().any(well_since)) {
+    /// An account refused a message for good, in words that nobody knows, and took it for nobody, in an attempt that had begun at `started`: what was
+    /// under way when a stopped tenant was let go on is no message's fault.
+    pub fn refused(&mut self, now: Timestamp, started: Timestamp, account: &AccountName, message: QueueId) -> Blame {
+        let refusals = self.messages.entry(message).or_default();
+        if refusals.iter().any(|refusal| refusal.well_at.is_some_and(|well_at| well_at < started)) {
             self.messages.remove(&message);
             return Blame::Message;
         }
-        let refusals = self.messages.entry(message).or_default();
-        if !refusals.iter().any(|(other, _)| other == account) {
-            refusals.push((account.clone(), now));
+        if !refusals.iter().any(|refusal| refusal.account == *account) {
+            refusals.push(Refusal { account: account.clone(), at: now, well_at: None });
         }
         if self.messages.len() > MESSAGES {
             self.messages.pop_first();
         }
-        let row = &mut self.accounts.entry(account.clone()).or_default().row;
+        let row = self.rows.entry(account.clone()).or_default();
         if !row.contains(&message) {
             row.push(message);
         }
@@ -80,7 +83,7 @@ impl Suspicions {
         }
         let count = std::mem::take(row).len();
         self.messages.retain(|_, refusals| {
-            refusals.retain(|(other, _)| other != account);
+            refusals.retain(|refusal| refusal.account != *account);
             !refusals.is_empty()
         });
         Blame::Account(count)
@@ -105,57 +108,78 @@ mod tests {
         QueueId::from_number(number).expect("positive")
     }
 
+    fn took(s: &mut Suspicions, seconds: u64, number: u32, message: i64) {
+        s.took(at(seconds), at(seconds), &account(number), id(message));
+    }
+
+    /// Refused in an attempt that began at that moment.
+    fn refused(s: &mut Suspicions, seconds: u64, number: u32, message: i64) -> Blame {
+        s.refused(at(seconds), at(seconds), &account(number), id(message))
+    }
+
     #[test]
     fn a_message_that_alone_is_refused_again_and_again_is_to_blame() {
         let mut s = Suspicions::default();
-        s.took(at(0), &account(1), id(1));
-        assert_eq!(s.refused(at(1), &account(1), id(2)), Blame::Unclear, "the account may have fallen ill just now");
-        assert_eq!(s.refused(at(2), &account(2), id(2)), Blame::Unclear, "and the tenant with it");
-        s.took(at(3), &account(1), id(3));
-        assert_eq!(s.refused(at(60), &account(2), id(2)), Blame::Message, "account 1 was well, and had refused it");
+        took(&mut s, 0, 1, 1);
+        assert_eq!(refused(&mut s, 1, 1, 2), Blame::Unclear, "the account may have fallen ill just now");
+        assert_eq!(refused(&mut s, 2, 2, 2), Blame::Unclear, "and the tenant with it");
+        took(&mut s, 3, 1, 3);
+        assert_eq!(refused(&mut s, 60, 2, 2), Blame::Message, "account 1 was well, and had refused it");
     }
 
     #[test]
     fn an_account_that_refuses_several_messages_in_a_row_is_to_blame() {
         let mut s = Suspicions::default();
-        assert_eq!(s.refused(at(1), &account(1), id(1)), Blame::Unclear);
-        assert_eq!(s.refused(at(2), &account(1), id(1)), Blame::Unclear, "the same one says nothing new");
-        assert_eq!(s.refused(at(3), &account(1), id(2)), Blame::Unclear);
-        assert_eq!(s.refused(at(4), &account(1), id(3)), Blame::Account(3));
+        assert_eq!(refused(&mut s, 1, 1, 1), Blame::Unclear);
+        assert_eq!(refused(&mut s, 2, 1, 1), Blame::Unclear, "the same one says nothing new");
+        assert_eq!(refused(&mut s, 3, 1, 2), Blame::Unclear);
+        assert_eq!(refused(&mut s, 4, 1, 3), Blame::Account(3));
         // When it is well again, what it had said before is no evidence.
-        s.took(at(5), &account(1), id(4));
-        assert_eq!(s.refused(at(6), &account(2), id(1)), Blame::Unclear);
-        assert_eq!(s.refused(at(7), &account(1), id(2)), Blame::Unclear);
+        took(&mut s, 5, 1, 4);
+        assert_eq!(refused(&mut s, 6, 2, 1), Blame::Unclear);
+        assert_eq!(refused(&mut s, 7, 1, 2), Blame::Unclear);
     }
 
     #[test]
     fn a_success_in_between_ends_the_row() {
         let mut s = Suspicions::default();
         for round in 0..20 {
-            assert_eq!(s.refused(at(10 * round), &account(1), id(100 + 2 * round as i64)), Blame::Unclear);
-            assert_eq!(s.refused(at(10 * round + 1), &account(1), id(101 + 2 * round as i64)), Blame::Unclear);
-            s.took(at(10 * round + 2), &account(1), id(1));
+            assert_eq!(refused(&mut s, 10 * round, 1, 100 + 2 * round as i64), Blame::Unclear);
+            assert_eq!(refused(&mut s, 10 * round + 1, 1, 101 + 2 * round as i64), Blame::Unclear);
+            took(&mut s, 10 * round + 2, 1, 1);
         }
     }
 
     #[test]
     fn a_tenant_that_is_stopped_bounces_nothing() {
         let mut s = Suspicions::default();
-        (1..=4).for_each(|number| s.took(at(0), &account(number), id(1)));
+        (1..=4).for_each(|number| took(&mut s, 0, number, 1));
         for minute in 1..1_000 {
             for message in 2..20 {
-                let blame = s.refused(at(60 * minute), &account(1 + message as u32 % 4), id(message));
+                let blame = refused(&mut s, 60 * minute, 1 + message as u32 % 4, message);
                 assert_ne!(blame, Blame::Message, "nothing was taken since");
             }
         }
     }
 
     #[test]
+    fn what_was_under_way_when_a_tenant_was_let_go_on_is_no_messages_fault() {
+        let mut s = Suspicions::default();
+        assert_eq!(refused(&mut s, 1, 1, 2), Blame::Unclear);
+        // What an account took had begun before it fell ill.
+        s.took(at(2), at(1), &account(1), id(4));
+        assert_eq!(refused(&mut s, 3, 1, 2), Blame::Unclear);
+        took(&mut s, 10, 1, 3);
+        assert_eq!(s.refused(at(11), at(9), &account(2), id(2)), Blame::Unclear, "it had begun before");
+        assert_eq!(s.refused(at(20), at(19), &account(2), id(2)), Blame::Message);
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut s = Suspicions::default();
         for number in 0..30_000 {
-            s.refused(at(number as u64), &account(number as u32 % 50), id(number));
+            refused(&mut s, number as u64, number as u32 % 50, number);
         }
-        assert!(s.messages.len() <= MESSAGES && s.accounts.values().all(|record| record.row.len() < ROW));
+        assert!(s.messages.len() <= MESSAGES && s.rows.values().all(|row| row.len() < ROW));
     }
 }

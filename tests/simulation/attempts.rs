@@ -7,7 +7,7 @@ use hve_relay::budget::Used;
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{Class, DeliveryId};
 use hve_relay::reply::{Pause, PauseLength, Scope, Step};
-use hve_relay::schedule::{Chance, Decision, Ended, Scheduler};
+use hve_relay::schedule::{Blame, Chance, Decision, Ended, Scheduler};
 
 use super::super::dice::Dice;
 use super::super::observer::Spent;
@@ -101,7 +101,7 @@ impl World {
         let fates =
             self.queue[&delivery].recipients.iter().take(usize::from(recipients)).map(|recipient| (*recipient, Fate::Sent)).collect();
         let limits = [self.settings.accounts[account].limits.clone(), self.settings.tenant.clone()];
-        let flight = Flight { delivery, account, started: now, fates, doubt: false, pause: None, stamped: false, limits };
+        let flight = Flight { delivery, account, started: now, fates, doubt: false, pause: None, refused: false, stamped: false, limits };
         self.flights.insert(attempt, flight);
         (attempt, delivery, account, recipients)
     }
@@ -153,6 +153,12 @@ impl World {
         debug_assert_eq!(flight.fates.len(), usize::from(recipients));
         let lasts = self.dice.length(self.shape.latency);
         let counted = self.dice.below(lasts as u64 + 1) as i64;
+        let whose = self.shape.illness.and_then(|(whose, ..)| whose);
+        let ill = self.ill.contains(&(self.micros + counted)) && whose.is_none_or(|whose| whose == account);
+        if flight.pause.is_none() && !flight.doubt && (ill || !self.calm && self.odd.contains(&delivery)) {
+            flight.refused = true;
+            flight.fates.iter_mut().for_each(|(_, fate)| *fate = Fate::Deferred);
+        }
         self.schedule(counted, Event::Stamp(attempt));
         self.schedule(lasts, Event::End(attempt));
     }
@@ -181,7 +187,14 @@ impl World {
         self.stamp(attempt, self.micros);
         let now = self.now();
         let Some(flight) = self.flights.remove(&attempt) else { return };
-        let Flight { delivery, account: flight_account, started, fates, doubt, pause, .. } = flight;
+        let Flight { delivery, account: flight_account, started, mut fates, doubt, mut pause, refused, .. } = flight;
+        if refused {
+            pause = self.weigh(delivery, flight_account, started, &mut fates);
+        } else if !doubt && fates.iter().any(|(_, fate)| *fate == Fate::Sent) {
+            let name = &self.settings.accounts[flight_account].name;
+            self.suspicions.took(now, started, name, delivery.message);
+            self.rows_refused.remove(&flight_account);
+        }
         let item = &self.queue[&delivery];
         let reserved = fates.len() as u32;
         let taken = fates.iter().filter(|(_, fate)| *fate == Fate::Sent).count() as u32;
@@ -211,6 +224,36 @@ impl World {
         } else {
             let ahead = self.dice.length(self.shape.latency);
             self.schedule(ahead, Event::Record(delivery));
+        }
+    }
+
+    /// A refusal that nobody knows: nothing fails for it but what the server refuses whatever it is, and an account is suspended for the third
+    /// different message in a row, and for no fewer.
+    fn weigh(&mut self, delivery: DeliveryId, account: usize, started: Timestamp, fates: &mut [(u32, Fate)]) -> Option<Pause> {
+        let now = self.now();
+        let blame = self.suspicions.refused(now, started, &self.settings.accounts[account].name, delivery.message);
+        let row = self.rows_refused.entry(account).or_default();
+        match blame {
+            Blame::Message => {
+                assert!(self.odd.contains(&delivery), "{delivery} fails, and is as good as any");
+                fates.iter_mut().for_each(|(_, fate)| *fate = Fate::Failed);
+                self.tally.blamed[0] += 1;
+                None
+            }
+            Blame::Unclear => {
+                row.insert(delivery);
+                assert!(row.len() < 3, "account {account} has refused {row:?}, and goes on");
+                None
+            }
+            Blame::Account(messages) => {
+                row.insert(delivery);
+                assert_eq!((messages, row.len()), (3, 3), "{row:?}");
+                row.clear();
+                self.tally.blamed[1] += 1;
+                let (scope, length, step) = (Scope::Account, PauseLength::Suspended, Step::EndOfData);
+                let (kind, reason, advice) = (format!("refuses of {account}").into(), format!("trouble {delivery}"), String::new());
+                Some(Pause { scope, class: None, length, every: None, limit: None, step, kind, reason, advice })
+            }
         }
     }
 

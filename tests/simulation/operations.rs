@@ -3,7 +3,7 @@
 use hve_relay::budget::{self, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, DeliveryId};
-use hve_relay::schedule::{Change, Closed, HealthRow, Learned, Scheduler, Suspension, Who};
+use hve_relay::schedule::{Change, Closed, HealthRow, Learned, Scheduler, Suspension, Suspicions, Who};
 
 use super::{Fate, Gate, Rows, State, World, account};
 
@@ -133,6 +133,8 @@ impl World {
         }
         self.s.restore_health(now, shifted(&self.health, shift));
         self.logins.clear();
+        self.suspicions = Suspicions::default();
+        self.rows_refused.clear();
         (self.gates, self.widths) = self.kept.clone();
         let longest = self.settings.pause_max;
         for closure in self.gates.values_mut() {
@@ -240,6 +242,7 @@ impl World {
     /// No more trouble, so that everything comes to its end.
     pub(super) fn calm_down(&mut self) {
         self.calm = true;
+        self.ill = 0..0;
         let now = self.now();
         for account in 0..self.settings.accounts.len() {
             if !self.present.contains(&account) {

@@ -26,6 +26,10 @@ pub struct Shape {
     pub operations: u64,
     pub restarts: u64,
     pub reloads: u64,
+    /// Messages in a hundred that the server refuses for good, on whatever account, in words that nobody knows.
+    pub odd: u64,
+    /// Who refuses every message so for a time: one account, or all of them if that is none. From when on and how long, within the span.
+    pub illness: Option<(Option<usize>, Duration, Duration)>,
     /// The wall clock is stepped at restarts.
     pub steps: bool,
 }
@@ -95,17 +99,25 @@ impl Shape {
             priorities: dice.pick(&[vec![Priority::Normal], Priority::ALL.to_vec()]),
             authors: dice.pick(&[vec![None], vec![None, mailbox("anna@contoso.com"), mailbox("HVE0@contoso.com")]]),
         };
+        let span = dice.pick(&[minutes(1), minutes(20), minutes(300)]);
+        let illness = dice.chance(30).then(|| {
+            let whose = if dice.chance(50) { Some(dice.below(settings.accounts.len() as u64) as usize) } else { None };
+            let part = |dice: &mut Dice| span.mul_f64(dice.below(50) as f64 / 100.0);
+            (whose, part(dice), part(dice))
+        });
         Self {
             clients: (0..count).map(|_| habits(dice)).collect(),
             settings,
             reserve,
-            span: dice.pick(&[minutes(1), minutes(20), minutes(300)]),
+            span,
             server_connections,
             latency: dice.pick(&[Duration::ZERO, Duration::from_millis(2), Duration::from_secs(1), Duration::from_secs(100)]),
             trouble: dice.pick(&[0, 0, 10, 40]),
             operations: dice.pick(&[0, 0, 3, 10]),
             restarts: dice.pick(&[0, 0, 1, 4]),
             reloads: dice.pick(&[0, 0, 1, 5]),
+            odd: dice.pick(&[0, 0, 5]),
+            illness,
             steps: dice.chance(50),
         }
     }

@@ -10,13 +10,14 @@ mod operations;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::Range;
 use std::time::Duration;
 
 use hve_relay::budget::{LimitName, Limits, Row};
 use hve_relay::clock::Timestamp;
 use hve_relay::mail::{AccountName, Class, DeliveryId, Priority, QueueId, Queued, RouteName};
 use hve_relay::reply::{Pause, Step};
-use hve_relay::schedule::{HealthRow, Scheduler, Settings};
+use hve_relay::schedule::{HealthRow, Scheduler, Settings, Suspicions};
 
 use super::dice::Dice;
 use super::observer::{Log, Upstream};
@@ -40,6 +41,8 @@ pub struct Tally {
     pub logins: u64,
     /// Changes of the connections that an account uses.
     pub widths: u64,
+    /// Messages that failed, and accounts that were suspended, for a refusal that nobody knows.
+    pub blamed: [u64; 2],
     /// Attempts that went elsewhere than the one before.
     pub elsewhere: u64,
 }
@@ -56,6 +59,7 @@ impl std::ops::AddAssign for Tally {
         self.logins += other.logins;
         self.widths += other.widths;
         self.elsewhere += other.elsewhere;
+        (0..2).for_each(|i| self.blamed[i] += other.blamed[i]);
     }
 }
 
@@ -137,6 +141,8 @@ struct Flight {
     /// The reply is lost: the relay must take all for used.
     doubt: bool,
     pause: Option<Pause>,
+    /// The server refuses it in words that nobody knows.
+    refused: bool,
     stamped: bool,
     /// The loosest limits of its account and of the tenant since it began: it may be counted by any of them.
     limits: [Limits; 2],
@@ -207,6 +213,13 @@ pub struct World {
     health: Vec<HealthRow>,
     kept: (Gates, BTreeMap<usize, usize>),
     suspended: BTreeMap<usize, Option<Timestamp>>,
+    suspicions: Suspicions,
+    /// Messages that the server refuses whatever it is.
+    odd: BTreeSet<DeliveryId>,
+    /// The different messages that each account has refused since it took one, or was suspended for them.
+    rows_refused: BTreeMap<usize, BTreeSet<DeliveryId>>,
+    /// When the illness begins and ends, in true microseconds.
+    ill: Range<i64>,
     /// How often the server took each recipient, how often it may have without the relay knowing, and what became of it.
     taken: Vec<u32>,
     doubts: Vec<u32>,
@@ -253,6 +266,10 @@ impl World {
             health: Vec::new(),
             kept: Default::default(),
             suspended: BTreeMap::new(),
+            suspicions: Suspicions::default(),
+            odd: BTreeSet::new(),
+            rows_refused: BTreeMap::new(),
+            ill: 0..0,
             taken: Vec::new(),
             doubts: Vec::new(),
             fates: Vec::new(),
@@ -263,6 +280,10 @@ impl World {
             dice,
             shape,
         };
+        if let Some((_, after, long)) = world.shape.illness {
+            let begins = world.micros + after.as_micros() as i64;
+            world.ill = begins..begins + long.as_micros() as i64;
+        }
         for client in 0..world.shape.clients.len() {
             let (at, left) = (world.dice.length(world.shape.span), world.shape.clients[client].messages);
             world.schedule(at, Event::Arrive { client, left });
@@ -390,6 +411,9 @@ impl World {
         let accounts = self.permitted(&queued);
         self.tally.deliveries += 1;
         self.s.add(now, queued.clone());
+        if self.dice.chance(self.shape.odd) {
+            self.odd.insert(queued.id);
+        }
         let recipients = (first..first + count).collect();
         self.queue.insert(
             queued.id,
