@@ -129,12 +129,17 @@ fn the_effective_configuration_says_where_each_value_comes_from() {
     );
     let (_folder, path) = configuration("127.0.0.1:0", &more);
     let text = fs::read_to_string(&path).expect("readable").replacen("data_dir", "include = [\"more.toml\"]\ndata_dir", 1);
+    let token = path.with_file_name("admin.token");
+    secret(&token);
+    fs::write(&token, format!("{MARKER}-which-is-long-enough")).expect("written");
+    let text = format!("{text}[[admin.token]]\nname = \"monitoring\"\ntoken_file = \"{}\"\n", token.display());
     fs::write(&path, text).expect("written");
     fs::write(path.with_file_name("more.toml"), "# more\n[limits]\nrecipients = 200\n").expect("written");
     let output = check(&path, &["--effective"]);
     assert!(output.status.success(), "{}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout);
     let (main, more) = (path.display(), path.with_file_name("more.toml"));
+    let token_file = format!("{:?}", token.display().to_string());
     let table = |header: &str| {
         let start = text.find(&format!("{header}\n")).unwrap_or_else(|| panic!("no {header} in {text}"));
         text[start..].split("\n\n").next().unwrap_or_default().to_owned()
@@ -152,6 +157,9 @@ fn the_effective_configuration_says_where_each_value_comes_from() {
         ("[limits]", "recipients", "200", format!("{}:3", more.display())),
         ("[limits]", "message_size", "10485760", "the largest that a route takes".to_owned()),
         ("[queue]", "lifetime", "\"5d\"", "default".to_owned()),
+        ("[admin]", "names", "[\"relay.contoso.com\"]", "the hostname".to_owned()),
+        ("[admin]", "# listen", "\"127.0.0.1:8025\"", "where it can be had, default".to_owned()),
+        ("[[admin.token]]", "token_file", &token_file, format!("{main}:23; the secret itself: (hidden)")),
     ] {
         let table = table(header);
         let line = table.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap_or_else(|| panic!("no {key} in {table}"));

@@ -13,6 +13,7 @@ use hve_relay::secret::Secret;
 use hve_relay::sim::{Action, App, AppProof, Fault, Issuer, Mechanism, Step, TokenEndpoint};
 use serde_json::Value;
 use support::relay::{Relay, Setup};
+use support::secure::Shown;
 use support::{PASSWORD, World, account, snapshot};
 
 /// What it found, and its exit status.
@@ -110,6 +111,33 @@ fn a_relay_that_is_well_is_told_so_and_nothing_is_sent() {
     assert!(table.lines().all(|line| line.chars().count() <= 150), "{table}");
     assert!(table.contains("pass   relay") && table.contains("passed, "), "{table}");
     assert_eq!(world.sim.counters().logins.len(), 2, "offline is offline");
+}
+
+#[test]
+fn the_page_is_looked_at_whether_the_relay_runs_or_not() {
+    let (page, other) = (free(), TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let shown = Shown::make("relay.contoso.com");
+    let with_page = |setup: Setup, page: SocketAddr| {
+        shown.install(setup.folder());
+        let folder = setup.folder().display().to_string();
+        let files = format!("certificate_file = \"{folder}/relay.pem\"\nkey_file = \"{folder}/relay.key\"");
+        setup.with(&format!("[admin]\nlisten = \"{page}\"\n{files}"))
+    };
+    let world = World::with(1, |_| {}, |setup| with_page(setup, page));
+    let config = world.setup.folder().join("hve-relay.toml");
+    let about = format!("page {page}");
+    let found = doctor(&config, &["--offline"]);
+    found.is(&about, "pass", &["its certificate: ", "ends ", "the relay answers there"]);
+    let World { relay, sim, runtime, setup } = world;
+    relay.stop();
+    doctor(&config, &["--offline"]).is(&about, "pass", &["it can be listened on"]);
+    // Somebody who hangs up.
+    let address = other.local_addr().expect("bound");
+    std::thread::spawn(move || other.incoming().for_each(drop));
+    let elsewhere = with_page(support::setup(&sim, 1), address);
+    let found = doctor(&elsewhere.write(), &["--offline"]);
+    found.is(&format!("page {address}"), "fail", &["connections are taken there, and nobody answers", "write another address"]);
+    drop((runtime, setup));
 }
 
 #[test]

@@ -77,7 +77,8 @@ fn surroundings(Examined { config, files, .. }: &Examined) -> ExitCode {
     let mut status = ExitCode::SUCCESS;
     // Of a relay that runs already nothing is to be found out by trying.
     let runs = UnixStream::connect(&config.control_socket).is_ok();
-    for address in config.listeners.iter().map(|listener| listener.address) {
+    let page = config.admin.listen.iter().copied().filter(|_| config.admin.is_written);
+    for address in config.listeners.iter().map(|listener| listener.address).chain(page) {
         let Err(error) = TcpListener::bind(address) else { continue };
         if let Some((is_problem, why)) = obstacle(address, &error, runs) {
             let severity = if is_problem { "" } else { "warning: " };

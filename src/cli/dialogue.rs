@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::Listener;
 use crate::session::Tls;
 use crate::smtp::Reply;
-use crate::tls::Opportunistic;
+use crate::tls::{CertificateFiles, Opportunistic};
 
 /// How long each step may take: it is this machine that answers, and some refusals come late on purpose.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -83,8 +83,11 @@ impl Dialogue {
             Ok(stream)
         };
         let stream = timely(connecting).await?;
-        let stream: Box<dyn Stream> =
-            if listener.entrance.tls == Tls::Implicit { secure(listener, hostname, stream).await? } else { Box::new(stream) };
+        let stream: Box<dyn Stream> = if listener.entrance.tls == Tls::Implicit {
+            secure(listener.certificate.as_ref(), hostname, stream).await?
+        } else {
+            Box::new(stream)
+        };
         let mut dialogue = Self { stream: BufReader::new(stream) };
         let greeting = dialogue.reply().await?;
         Ok((dialogue, greeting))
@@ -92,7 +95,7 @@ impl Dialogue {
 
     /// Begins TLS.
     pub async fn starttls(self, listener: &Listener, hostname: &str) -> Result<Self, String> {
-        let stream = secure(listener, hostname, self.stream.into_inner()).await?;
+        let stream = secure(listener.certificate.as_ref(), hostname, self.stream.into_inner()).await?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
@@ -138,9 +141,9 @@ impl Dialogue {
     }
 }
 
-/// Whoever holds the listener's certificate is this machine, whatever name is in it.
-async fn secure(listener: &Listener, hostname: &str, stream: impl Stream + 'static) -> Result<Box<dyn Stream>, String> {
-    let chain = listener.certificate.as_ref().map(|files| files.chain.as_path());
+/// Whoever holds the certificate is this machine, whatever name is in it.
+async fn secure(certificate: Option<&CertificateFiles>, hostname: &str, stream: impl Stream + 'static) -> Result<Box<dyn Stream>, String> {
+    let chain = certificate.map(|files| files.chain.as_path());
     let tls = Opportunistic::new(chain, None).map_err(|error| error.to_string())?;
     let name = ServerName::try_from(hostname.to_owned()).map_err(|error| error.to_string())?;
     let secured = timely(TlsConnector::from(tls.config().clone()).connect(name, stream)).await;
@@ -157,4 +160,26 @@ async fn timely<T>(step: impl Future<Output = std::io::Result<T>>) -> Result<T, 
 /// A stream that is connected, for what is not worth a conversation.
 pub(super) async fn answers(address: SocketAddr) -> bool {
     timely(TcpStream::connect(reach(address))).await.is_ok()
+}
+
+/// What is answered over HTTP to somebody on this machine who asks for `path`, over TLS if there is a certificate to be shown: all of it, as text.
+///
+/// # Errors
+/// In words, what did not go.
+pub(super) async fn asked(
+    address: SocketAddr,
+    certificate: Option<&CertificateFiles>,
+    hostname: &str,
+    path: &str,
+) -> Result<String, String> {
+    let stream = timely(TcpStream::connect(reach(address))).await?;
+    let mut stream: Box<dyn Stream> = if certificate.is_some() { secure(certificate, hostname, stream).await? } else { Box::new(stream) };
+    timely(async {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        stream.flush().await?;
+        let mut answer = Vec::new();
+        stream.take(LONGEST).read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    })
+    .await
 }

@@ -1,4 +1,6 @@
 //! `hve-relay reload`: the running relay goes on by its configuration as it is now.
+//!
+//! It is the relay that reads it, and says what is wrong with it, in its log too; here it is only asked where the relay listens for that.
 
 use std::process::ExitCode;
 

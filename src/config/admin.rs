@@ -27,7 +27,7 @@ pub struct Admin {
     pub is_written: bool,
     /// What it shows; always there if it listens beyond loopback.
     pub certificate: Option<CertificateFiles>,
-    /// The names under which browsers may ask for it, besides addresses and `localhost`, in lower case; none: the relay's own.
+    /// The names under which browsers may ask for it, besides addresses and `localhost`, in lower case.
     pub names: Vec<String>,
     /// Who may log in.
     pub users: Vec<AdminUser>,
@@ -44,8 +44,11 @@ pub struct AdminUser {
     pub password: PasswordHash,
 }
 
-pub(super) fn admin(document: &Document<'_>, findings: &Findings<'_>) -> Admin {
+/// Where nothing else is said, it may be asked by the relay's own name.
+pub(super) fn admin(document: &Document<'_>, findings: &Findings<'_>, hostname: &str) -> Admin {
     let section = document.one("admin");
+    section.note("listen", DEFAULT.to_string(), "where it can be had, default");
+    section.note("names", vec![hostname], "the hostname");
     let written = section.get("listen", listen);
     let names = section.list("names", value::host_name, "names = [\"relay.contoso.com\"], or leave it out");
     let with_tls = ["certificate_file", "key_file"].into_iter().any(|key| section.has(key));
@@ -53,7 +56,10 @@ pub(super) fn admin(document: &Document<'_>, findings: &Findings<'_>) -> Admin {
     let admin = Admin {
         is_written: written.is_some(),
         certificate,
-        names: names.into_iter().flat_map(|names| names.value).map(|name| name.value.to_lowercase()).collect(),
+        names: match names {
+            Some(names) => names.value.into_iter().map(|name| name.value.to_lowercase()).collect(),
+            None => vec![hostname.to_lowercase()],
+        },
         users: users(document, findings),
         tokens: tokens(document, findings),
         listen: written.as_ref().map_or_else(|| vec![DEFAULT], |written| written.value.clone()),

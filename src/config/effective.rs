@@ -19,8 +19,17 @@ const HIDDEN: &str = "(hidden)";
 /// Keys whose value is one.
 const SECRETS: &[&str] = &["password_hash"];
 /// Keys that say where one is.
-const PLACES: &[&str] =
-    &["password_file", "password_credential", "password_env", "client_secret_file", "client_secret_credential", "client_secret_env"];
+const PLACES: &[&str] = &[
+    "password_file",
+    "password_credential",
+    "password_env",
+    "client_secret_file",
+    "client_secret_credential",
+    "client_secret_env",
+    "token_file",
+    "token_credential",
+    "token_env",
+];
 /// Where the origins begin.
 const COLUMN: usize = 60;
 
@@ -115,8 +124,14 @@ pub(super) fn print(document: &Document<'_>, findings: &Findings<'_>) -> (String
                 (_, true) => (value, format!("; the secret itself: {HIDDEN}")),
                 _ => (value, String::new()),
             };
-            // What it includes stands here already.
-            let line = format!("{}{key} = {value}", if *key == "include" { "# " } else { "" });
+            let is_told_only = match section.place_of(key).key.as_str() {
+                // What it includes stands here already.
+                "include" => true,
+                // An address that is written is had, or the relay does not start.
+                "admin.listen" => !section.has(key),
+                _ => false,
+            };
+            let line = format!("{}{key} = {value}", if is_told_only { "# " } else { "" });
             lines.push(format!("{line:COLUMN$}  # {origin}{mark}\n"));
         }
         if !lines.is_empty() {

@@ -44,17 +44,30 @@ pub(super) fn text_of(path: &Path) -> Result<String, Problems> {
     // Not only a file: what a shell passes on (`--config <(...)`) will do too.
     let file = File::open(path).map_err(NoText::Io);
     file.and_then(text_in).map_err(|why| {
-        let unreadable = |reason: String| Problems::Unreadable { file: path.to_owned(), reason };
         let problem = |line, (found, hint): (String, String)| {
             Problems::Found(vec![Problem { file: path.to_owned(), line, column: 1, key: String::new(), found, hint }])
         };
         match why {
-            NoText::Io(error) => unreadable(format!("cannot be read: {}", password::reason(&error))),
-            NoText::TooLarge => unreadable("is too large for a configuration (4 MiB): name the right file".to_owned()),
+            NoText::Io(error) => unreadable(path, &error),
+            NoText::TooLarge => {
+                let reason = "is too large for a configuration (4 MiB): name the right file".to_owned();
+                Problems::Unreadable { file: path.to_owned(), reason }
+            }
             NoText::Writable(mode) => problem(1, writable("this file", path, mode)),
             NoText::NotUtf8(line) => problem(line, ("this is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned())),
         }
     })
+}
+
+/// The beginning of the main file, also of one that a relay would not read.
+pub(super) fn any_text_of(path: &Path) -> Result<String, Problems> {
+    let mut octets = Vec::new();
+    File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut octets)).map_err(|error| unreadable(path, &error))?;
+    Ok(String::from_utf8_lossy(&octets).into_owned())
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problems {
+    Problems::Unreadable { file: path.to_owned(), reason: format!("cannot be read: {}", password::reason(error)) }
 }
 
 fn writable(what: &str, path: &Path, mode: u32) -> (String, String) {

@@ -181,28 +181,43 @@ impl Config {
     }
 
     /// The `control_socket` of a configuration file, whatever else it says, and without reading the files that it names or includes: an operator
-    /// who may use the socket need not be able to read the accounts' passwords.
+    /// who may use the socket need not be able to read the accounts' passwords, and who has made a mistake further down is told of it by the
+    /// relay.
     ///
     /// # Errors
-    /// If the file cannot be read, is not TOML, or says nothing that makes sense about the socket.
+    /// If the file cannot be read, or says nothing that makes sense about the socket.
     pub fn control_socket(path: &Path) -> Result<PathBuf, Problems> {
-        Self::places(path).map(|(_, socket)| socket)
+        Self::places(&include::any_text_of(path)?, path).map(|(_, socket)| socket)
     }
 
     /// The `data_dir` of a configuration file, in the same way: whoever saves or repairs what lies there need not be able to read the passwords.
     ///
     /// # Errors
-    /// As [`Self::control_socket`].
+    /// As [`Self::control_socket`], and if the file is not one that a relay would read.
     pub fn data_dir(path: &Path) -> Result<PathBuf, Problems> {
-        Self::places(path).map(|(data_dir, _)| data_dir)
+        Self::places(&include::text_of(path)?, path).map(|(data_dir, _)| data_dir)
     }
 
-    fn places(path: &Path) -> Result<(PathBuf, PathBuf), Problems> {
-        let text = include::text_of(path)?;
-        let findings = Findings::new(&text, path);
-        let (table, errors) = DeTable::parse_recoverable(&text);
-        if !errors.is_empty() {
-            reader::report_syntax(&text, 0, errors, &findings);
+    fn places(text: &str, path: &Path) -> Result<(PathBuf, PathBuf), Problems> {
+        const KEYS: [&str; 2] = ["data_dir", "control_socket"];
+        // They stand before the first table, and whether the rest is TOML does not matter.
+        let top: String = text.split_inclusive('\n').take_while(|line| !line.starts_with('[')).collect();
+        let findings = Findings::new(&top, path);
+        let (table, errors) = DeTable::parse_recoverable(&top);
+        // What is no TOML may be the very line that says it.
+        let is_wrong = |line: &str, start: usize| {
+            let within = |span: std::ops::Range<usize>| span.start < start + line.len() && start <= span.end;
+            errors.iter().any(|error| error.span().is_none_or(within))
+        };
+        let mut start = 0;
+        let is_lost = top.split_inclusive('\n').any(|line| {
+            let key = KEYS.into_iter().find(|key| line.trim_start().starts_with(key));
+            let is_lost = key.is_some_and(|key| !table.get_ref().contains_key(key) || is_wrong(line, start));
+            start += line.len();
+            is_lost
+        });
+        if is_lost && !errors.is_empty() {
+            reader::report_syntax(&top, 0, errors, &findings);
             return Err(findings.problems());
         }
         let document = Document::new(table.get_ref(), &findings);
@@ -210,7 +225,7 @@ impl Config {
         let socket = control::socket(&document, &findings, &data_dir);
         match findings.problems() {
             Problems::Found(mut found) => {
-                found.retain(|problem| ["data_dir", "control_socket"].contains(&problem.key.as_str()));
+                found.retain(|problem| KEYS.contains(&problem.key.as_str()));
                 if found.is_empty() { Ok((data_dir, socket)) } else { Err(Problems::Found(found)) }
             }
             unreadable => Err(unreadable),
@@ -334,7 +349,7 @@ fn resolve(document: &Document<'_>, findings: &Findings<'_>) -> Config {
         profile: tenant.profile,
         listeners,
         control_socket: control::socket(document, findings, &data_dir),
-        admin: admin::admin(document, findings),
+        admin: admin::admin(document, findings, &session.hostname),
         store: outbound::store(document, data_dir, session.message_size),
         history: history::settings(document),
         price_per_million: history::price(document),

@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::config::{Config, Listener};
 use crate::daemon;
 use crate::intake::Policy;
+use crate::tls::CertificateFiles;
 
 /// An address that is surely nobody's client: of documentation (RFC 5737).
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 66));
@@ -30,7 +31,7 @@ pub(super) async fn look(config: &Config, running: bool, now: Timestamp) -> Vec<
     let policy = Policy::new(config.intake.clone());
     for listener in &config.listeners {
         let about = format!("listener {}", listener.address);
-        findings.extend(certificate(&about, listener, now));
+        findings.extend(certificate(&about, listener.certificate.as_ref(), now));
         if listener.address.port() == 0 {
             findings.push(Finding::pass(&about, "port 0 is a free port of the system's choice, another one at each start"));
             continue;
@@ -70,8 +71,9 @@ fn everybody(config: &Config) -> Vec<Finding> {
     open.map(|client| finding(client.name.as_str())).collect()
 }
 
-fn certificate(about: &str, listener: &Listener, now: Timestamp) -> Option<Finding> {
-    let files = listener.certificate.as_ref()?;
+/// How long a certificate lasts that is shown, if one is.
+pub(super) fn certificate(about: &str, files: Option<&CertificateFiles>, now: Timestamp) -> Option<Finding> {
+    let files = files?;
     // Whether it can be used at all, the configuration has looked.
     let own = CertificateDer::from_pem_slice(&fs::read(&files.chain).ok()?).ok()?;
     let (text, left) = servers::described(&own, now)?;
@@ -112,7 +114,8 @@ async fn greeted(config: &Config, listener: &Listener) -> Served {
     }
 }
 
-fn bound(about: String, address: SocketAddr) -> Finding {
+/// Whether an address can be had on which nobody answers.
+pub(super) fn bound(about: String, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::pass(about, "it can be listened on; the relay does not run"),
         Err(error) => {

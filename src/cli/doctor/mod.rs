@@ -1,13 +1,14 @@
 //! `hve-relay doctor`: looks at everything that a relay needs, from the configuration to each account's login, and says what to do about what is
 //! not well. It sends nothing, and changes nothing.
 //!
-//! The parts: the machine (`host`), the data directory (`disk`), the relay's own listeners (`listeners`), the servers and accounts (`servers`)
-//! and the applications' tokens (`tokens`). Each tells what it finds (`findings`); the worst of it is the exit status.
+//! The parts: the machine (`host`), the data directory (`disk`), the relay's own listeners (`listeners`) and its page's (`page`), the servers and
+//! accounts (`servers`) and the applications' tokens (`tokens`). Each tells what it finds (`findings`); the worst of it is the exit status.
 
 mod disk;
 mod findings;
 mod host;
 mod listeners;
+mod page;
 mod servers;
 mod tokens;
 
@@ -129,6 +130,7 @@ async fn look(arguments: &Arguments, config: &Config, warnings: &[Warning]) -> V
     findings.extend(tokio::task::spawn_blocking(move || disk::look(&store, running)).await.unwrap_or_default());
     progress.say("listeners");
     findings.extend(listeners::look(config, running, Clock::wall()).await);
+    findings.extend(page::look(config, running, Clock::wall()).await);
     let mut seen = Seen::default();
     let servers = match arguments.offline {
         true => Vec::new(),
