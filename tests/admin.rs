@@ -2,17 +2,13 @@
 
 mod support;
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use hve_relay::admin::LISTENERS;
 use hve_relay::intake::PasswordHash;
 use hve_relay::secret::Secret;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use support::http::{Answer, Events, get, post, request, written};
+use support::http::{Answer, Events, get, post, request, request_over_tls};
 use support::relay::{Relay, Setup};
 use support::secure::{Shown, put};
 use support::{World, mail};
@@ -143,15 +139,7 @@ fn beyond_loopback_it_speaks_tls_and_nobody_reads_without_a_login() {
     );
     let page = SocketAddr::from(([127, 0, 0, 1], world.relay.page().port()));
     let ask = |lines: &[&str], method: &str, path: &str, body: &str| {
-        let mut roots = RootCertStore::empty();
-        roots.add(shown.certificate.clone()).expect("a certificate");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
-        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
-        let tls = ClientConnection::new(config, ServerName::try_from(NAME).expect("a name")).expect("a client");
-        let mut stream = StreamOwned::new(tls, TcpStream::connect(page).expect("it listens"));
-        stream.write_all(written(page, method, path, lines, body).as_bytes()).expect("sent");
-        Answer::read(stream)
+        request_over_tls(page, (NAME, &shown), method, path, lines, body).expect("its certificate")
     };
     assert_eq!(ask(&[], "GET", "/v1/status", "").status, 401);
     assert_eq!(ask(&[&bearer(TOKEN)], "GET", "/v1/status", "").status, 200);

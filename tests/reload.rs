@@ -4,16 +4,20 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use hve_relay::intake::PasswordHash;
+use hve_relay::secret::Secret;
 use hve_relay::sim::{Limits, Senders, Settings, Sim};
 use serde_json::Value;
 use support::client::Client;
+use support::http::{Events, get, post, request_over_tls};
 use support::relay::{PATIENCE, Relay, Setup};
 use support::secure::{Secure, Shown, put};
 use support::{PASSWORD, World, account, body, endpoint, mail, runtime, setup, until};
@@ -45,6 +49,25 @@ impl Reloading {
         let said = reload(&self.config);
         assert!(said.status.success(), "{said:?}\n{}", self.world.relay.log_text());
         serde_json::from_slice(&said.stdout).expect("JSON")
+    }
+
+    /// Has the relay reload; it must refuse, and say why.
+    fn refused(&self, why: &str) {
+        let said = reload(&self.config);
+        let text = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(78), "{text}");
+        assert!(text.contains(why) && text.contains("nothing has changed"), "{text}");
+        self.world.relay.wait_for("reload-failed", |line| {
+            line["event"] == "reload-failed" && line["problem"].as_str().is_some_and(|problem| problem.contains(why))
+        });
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        Command::new(BINARY).args(arguments).arg("--config").arg(&self.config).output().expect("the binary runs")
+    }
+
+    fn folder(&self) -> &Path {
+        self.world.setup.folder()
     }
 
     fn sent(&self, client: &mut Client, to: &[&str], subject: &str) -> String {
@@ -102,7 +125,7 @@ fn every_kind_of_change_under_load_drops_no_session_and_loses_no_mail() {
         let password = relay.world.setup.folder().join("account2.password");
         let third = format!("[[account]]\naddress = \"{}\"\npassword_file = \"{}\"\n", account(3), password.display());
         let listener = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
-        let steps: [(&str, &str); 12] = [
+        let steps: [(&str, &str); 16] = [
             (&third, ""),
             ("[queue]\n", "[account_limits]\nrecipients_per_day = 50000\n[queue]\n"),
             ("[queue]\n", &format!("{third}connections = 1\n[queue]\n")),
@@ -115,6 +138,10 @@ fn every_kind_of_change_under_load_drops_no_session_and_loses_no_mail() {
             ("weight = 3\n", "weight = 0\n"),
             ("weight = 0\n", "weight = 1\n"),
             ("[queue]\n", "[upstream]\nidle = \"1s\"\n[queue]\n"),
+            ("[queue]\n", "[history]\nkeep = \"none\"\n[queue]\n"),
+            ("keep = \"none\"", "keep = \"1d\""),
+            ("listen = \"none\"", "listen = \"127.0.0.1:0\""),
+            ("listen = \"127.0.0.1:0\"", "listen = \"none\""),
         ];
         for (from, to) in steps {
             // Mail flows between two changes.
@@ -132,7 +159,7 @@ fn every_kind_of_change_under_load_drops_no_session_and_loses_no_mail() {
     let mut bodies: Vec<String> = taken.iter().map(|taken| String::from_utf8_lossy(body(taken)).trim().to_owned()).collect();
     bodies.sort();
     assert_eq!(bodies, sent.into_iter().collect::<Vec<_>>(), "each once");
-    assert_eq!(relay.world.relay.logged(|line| line["event"] == "reloaded").len(), 11);
+    assert_eq!(relay.world.relay.logged(|line| line["event"] == "reloaded").len(), 15);
 }
 
 #[test]
@@ -214,18 +241,10 @@ fn what_cannot_change_is_refused_in_words() {
     assert_eq!(said.status.code(), Some(78), "{text}");
     assert!(text.contains("data_dir: ") && text.contains("/elsewhere in place of") && text.contains("needs a restart"), "{text}");
     assert!(!relay.world.setup.folder().join("elsewhere").exists());
-
-    // Who may use the page.
     relay.edit("/elsewhere\"", "/data\"");
-    relay.edit("listen = \"none\"\n", "listen = \"127.0.0.1:1\"\n");
-    let said = reload(&relay.config);
-    let text = String::from_utf8_lossy(&said.stderr);
-    assert_eq!(said.status.code(), Some(78), "{text}");
-    assert!(text.contains("admin: ") && text.contains("need a restart"), "{text}");
-    relay.edit("listen = \"127.0.0.1:1\"\n", "listen = \"none\"\n");
 
     // An address that somebody else listens on.
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
     relay.edit("[[client]]\n", &format!("[[listener]]\naddress = \"{address}\"\n[[client]]\n"));
     let said = reload(&relay.config);
@@ -283,6 +302,357 @@ fn a_secret_that_was_put_right_is_used_at_once() {
     world.taken(1);
     let log = world.relay.log_text();
     assert!(!log.contains(PASSWORD) && !log.contains("wrong\""), "{log}");
+}
+
+/// A port that was free a moment ago, at this address.
+fn free(address: &str) -> SocketAddr {
+    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a port")
+}
+
+#[test]
+fn a_listener_moves_to_another_address_on_its_port_and_somebody_always_listens() {
+    let first = free("127.0.0.1");
+    let relay = Reloading::new(1, |setup| setup.listener(&first.to_string()));
+    let stop = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let ending = Stop(&stop);
+        let session = scope.spawn(|| {
+            let (mut client, mut sent) = (Client::hello(first), 0);
+            while !stop.load(Ordering::Relaxed) {
+                relay.sent(&mut client, TO, &format!("m{sent}"));
+                sent += 1;
+            }
+            client.expect("QUIT", "221");
+            sent
+        });
+        let knocking = scope.spawn(|| {
+            let mut connected = 0;
+            while !stop.load(Ordering::Relaxed) {
+                drop(TcpStream::connect(first).expect("somebody listens"));
+                connected += 1;
+            }
+            connected
+        });
+        let mut before = first.to_string();
+        for ip in ["0.0.0.0", "127.0.0.1", "[::]", "127.0.0.1"] {
+            relay.world.taken(relay.world.sim.counters().messages + 20);
+            let next = format!("{ip}:{}", first.port());
+            relay.edit(&format!("address = \"{before}\""), &format!("address = \"{next}\""));
+            assert_eq!(listens(&relay.reload()), [next.parse().expect("an address")]);
+            let mut client = Client::hello(first);
+            client.expect("QUIT", "221");
+            before = next;
+        }
+        drop(ending);
+        assert!(knocking.join().expect("never refused") > 0);
+        session.join().expect("the session is not dropped")
+    });
+    relay.world.taken(sent);
+
+    // One that stays makes no room, and nothing has changed.
+    let both = format!("[[listener]]\naddress = \"0.0.0.0:{}\"\n[[client]]\n", first.port());
+    relay.edit("[[client]]\n", &both);
+    relay.refused("the relay itself listens on that port");
+    Client::hello(first).expect("QUIT", "221");
+}
+
+const USER_PASSWORD: &str = "hunter2 Pa55word";
+const TOKEN: &str = "a-t0ken-of-some-length-Pa55word";
+
+fn user(name: &str, salt: &[u8]) -> String {
+    let hash = PasswordHash::of(&Secret::new(USER_PASSWORD.to_owned()), salt).expect("hashed");
+    format!("[[admin.user]]\nname = \"{name}\"\npassword_hash = \"{}\"\n", hash.as_str())
+}
+
+/// With a page, two operators and a token.
+fn with_page(setup: Setup, listen: &str) -> Setup {
+    let file = setup.folder().join("admin.token");
+    put(&file, TOKEN);
+    let (anna, bert) = (user("anna", b"a salt for anna"), user("bert", b"a salt for bert"));
+    let token = format!("[[admin.token]]\nname = \"deploy\"\ntoken_file = \"{}\"\n", file.display());
+    setup.with(&format!("[admin]\nlisten = \"{listen}\"\n{anna}{bert}{token}"))
+}
+
+fn log_in(page: SocketAddr, user: &str) -> String {
+    let body = format!("{{\"user\": \"{user}\", \"password\": \"{USER_PASSWORD}\"}}");
+    let answer = post(page, "/v1/session", &[&format!("Origin: http://{page}")], &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    format!("Cookie: {}", answer.cookie())
+}
+
+#[test]
+fn who_is_no_operator_any_more_is_logged_out_at_once_and_nobody_else() {
+    let relay = Reloading::new(1, |setup| with_page(setup, "127.0.0.1:0"));
+    let page = relay.world.relay.page();
+    let (anna, bert) = (log_in(page, "anna"), log_in(page, "bert"));
+    let mut seen = Events::listen(page, &[&anna]).expect("she may read");
+    seen.next().expect("an overview");
+    let status = |lines: &[&str]| get(page, "/v1/status", lines).status;
+    assert_eq!((status(&[&anna]), status(&[&bert])), (200, 200));
+    // What does not concern the page does not disturb it.
+    relay.edit("[queue]\n", "[upstream]\nidle = \"1s\"\n[queue]\n");
+    relay.reload();
+    seen.until("the next minute's", |_| true);
+    relay.edit(&user("anna", b"a salt for anna"), &user("anna", b"another salt"));
+    relay.reload();
+    assert_eq!((status(&[&anna]), status(&[&bert])), (401, 200));
+    while seen.next().is_some() {}
+    let again = log_in(page, "anna");
+    relay.edit(&user("anna", b"another salt"), "");
+    relay.reload();
+    assert_eq!((status(&[&again]), status(&[&bert])), (401, 200));
+
+    // Tokens and names.
+    let (bearer, elsewhere) = (format!("Authorization: Bearer {TOKEN}"), "Host: elsewhere.contoso.com");
+    assert_eq!((status(&[&bearer]), status(&[&bearer, elsewhere])), (200, 403));
+    relay.edit("[admin]\n", "[admin]\nnames = [\"elsewhere.contoso.com\"]\n");
+    relay.reload();
+    assert_eq!((status(&[&bearer]), status(&[&bearer, elsewhere])), (200, 200));
+    put(&relay.folder().join("admin.token"), "an0ther-t0ken-of-some-length-Pa55word");
+    relay.world.relay.signal("HUP");
+    until("the end of the token", || status(&[&bearer]) == 401);
+    assert_eq!(status(&[&bert]), 200);
+    assert!(!relay.world.relay.log_text().contains("Pa55word"));
+}
+
+#[test]
+fn the_page_moves_and_whoever_asked_for_that_there_has_the_answer() {
+    let relay = Reloading::new(1, |setup| with_page(setup, "127.0.0.1:0"));
+    let (page, bearer) = (relay.world.relay.page(), format!("Authorization: Bearer {TOKEN}"));
+    let mut seen = Events::listen(page, &[&bearer]).expect("it may read");
+    seen.next().expect("an overview");
+    // It cannot be had: all stays as it is.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let next = taken.local_addr().expect("bound");
+    relay.edit("listen = \"127.0.0.1:0\"", &format!("listen = \"{next}\""));
+    relay.refused(&format!("cannot listen on {next}"));
+    assert_eq!(get(page, "/v1/status", &[&bearer]).status, 200);
+    seen.next().expect("the events go on");
+    drop(taken);
+    let answer = post(page, "/v1/reload", &[&bearer], "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    relay.world.relay.wait_for("the new address", |line| line["event"] == "admin-listening" && line["listener"] == next.to_string());
+    while seen.next().is_some() {}
+    until("the end of the listener", || TcpStream::connect(page).is_err());
+    assert_eq!(get(next, "/v1/status", &[&bearer]).status, 200);
+
+    // With TLS, which takes another address of the same port, and then another certificate in the same files.
+    let shown = Shown::make("relay.contoso.com");
+    shown.install(relay.folder());
+    let (port, folder) = (next.port(), relay.folder().display().to_string());
+    let tls = format!("listen = \"0.0.0.0:{port}\"\ncertificate_file = \"{folder}/relay.pem\"\nkey_file = \"{folder}/relay.key\"");
+    relay.edit(&format!("listen = \"{next}\""), &tls);
+    relay.reload();
+    let ask = |shown: &Shown| {
+        request_over_tls(next, ("relay.contoso.com", shown), "GET", "/v1/status", &[&bearer], "").map(|answer| answer.status)
+    };
+    assert_eq!(ask(&shown), Some(200));
+    let other = Shown::make("relay.contoso.com");
+    other.install(relay.folder());
+    relay.reload();
+    assert_eq!((ask(&other), ask(&shown)), (Some(200), None));
+
+    // None, and one again.
+    relay.edit(&tls, "listen = \"none\"");
+    relay.reload();
+    until("the end of the page", || TcpStream::connect(next).is_err());
+    relay.edit("listen = \"none\"", &format!("listen = \"{next}\""));
+    relay.reload();
+    assert_eq!(get(next, "/v1/status", &[&bearer]).status, 200);
+}
+
+#[test]
+fn the_log_changes_its_form_and_no_line_is_lost_torn_or_out_of_place() {
+    let runtime = runtime();
+    let sim = endpoint(&runtime, 1, |_| {});
+    let setup = setup(&sim, 1).with("[log]\nformat = \"json\"");
+    let config = setup.write();
+    let (errors, file) = (setup.folder().join("stderr"), setup.folder().join("relay.log"));
+    let standard_error = fs::File::create(&errors).expect("a file");
+    let child = Command::new(BINARY).args(["run", "--config"]).arg(&config).stdin(Stdio::null()).stderr(standard_error).spawn();
+    let mut child = Killed(child.expect("the binary starts"));
+    let text = || fs::read_to_string(&errors).expect("text");
+    until("the start", || text().contains("\"event\":\"started\""));
+    let started = text().lines().find(|line| line.contains("\"event\":\"started\"")).map(serde_json::from_str::<Value>);
+    let address: SocketAddr = started.expect("a line").expect("JSON")["listeners"].as_str().expect("text").parse().expect("an address");
+    let stop = AtomicBool::new(false);
+    let accepted: Vec<String> = thread::scope(|scope| {
+        let ending = Stop(&stop);
+        let sending = || {
+            let (mut client, mut accepted) = (Client::hello(address), Vec::new());
+            while !stop.load(Ordering::Relaxed) {
+                accepted.push(client.accepted("app@contoso.com", TO, &mail("m", b"text\r\n")));
+            }
+            accepted
+        };
+        let senders = [scope.spawn(sending), scope.spawn(sending)];
+        let into_file = format!("format = \"pretty\"\nfile = \"{}\"", file.display());
+        for (from, to) in [
+            ("format = \"json\"", "format = \"pretty\""),
+            ("format = \"pretty\"", "format = \"auto\""),
+            ("format = \"auto\"", "format = \"pretty\""),
+            ("format = \"pretty\"", &into_file),
+        ] {
+            let seen = sim.counters().messages + 20;
+            runtime.block_on(sim.wait_for(seen, PATIENCE)).expect("mail flows");
+            edit(&config, from, to);
+            let said = reload(&config);
+            assert!(said.status.success(), "{said:?}");
+        }
+        runtime.block_on(sim.wait_for(sim.counters().messages + 20, PATIENCE)).expect("mail flows");
+        drop(ending);
+        senders.into_iter().flat_map(|sender| sender.join().expect("no session is dropped")).collect()
+    });
+    assert!(Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().expect("kill").success());
+    assert!(child.0.wait().expect("it ends").success());
+    let (standard_error, file) = (text(), fs::read_to_string(&file).expect("a file"));
+    let is_json = |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["event"].is_string());
+    assert!(file.lines().all(is_json), "the file has JSON alone: {file}");
+    let is_pretty = |line: &str| line.contains(" INFO ") && line.contains("event=\"");
+    assert!(standard_error.lines().all(|line| is_json(line) != is_pretty(line)), "{standard_error}");
+    let forms: Vec<bool> = standard_error.lines().map(is_json).collect();
+    assert_eq!(forms.chunk_by(|one, next| one == next).map(|part| part[0]).collect::<Vec<_>>(), [true, false, true, false]);
+    let lines = || standard_error.lines().chain(file.lines());
+    for id in accepted {
+        let is_its = |line: &&str| {
+            line.contains(id.as_str()) && ["event=\"accepted\"", "\"event\":\"accepted\""].iter().any(|event| line.contains(event))
+        };
+        assert_eq!(lines().filter(is_its).count(), 1, "{id}");
+    }
+}
+
+/// A process that ends with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_operators_socket_moves_and_whoever_asked_at_the_old_one_has_the_answer() {
+    let relay = Reloading::new(1, |setup| setup);
+    let (old, new) = (relay.world.setup.data_dir().join("control.sock"), relay.folder().join("new.sock"));
+    let at =
+        |socket: &Path, command: &str| Command::new(BINARY).args([command, "--json", "--socket"]).arg(socket).output().expect("it runs");
+    let line = |path: &Path| format!("control_socket = \"{}\"\n[tenant]\n", path.display());
+    let nowhere = line(&relay.folder().join("nowhere/new.sock"));
+    relay.edit("[tenant]\n", &nowhere);
+    let said = at(&old, "reload");
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(78) && text.contains("cannot listen for operators on"), "{said:?}");
+    relay.edit(&nowhere, &line(&new));
+    // Together with a problem: then it is not left behind.
+    relay.edit("[[client]]\n", "[[listener]]\naddress = \"192.0.2.1:25\"\n[[client]]\n");
+    let said = at(&old, "reload");
+    assert_eq!(said.status.code(), Some(78), "{said:?}");
+    assert!(!new.exists() && at(&old, "status").status.success());
+    relay.edit("[[listener]]\naddress = \"192.0.2.1:25\"\n[[client]]\n", "[[client]]\n");
+    let said = at(&old, "reload");
+    assert!(said.status.success(), "{said:?}");
+    assert!(relay.ask(&["status"]).status.success(), "who has the configuration finds the new one");
+    until("the end of the old socket", || !old.exists());
+    // And back again, by a signal.
+    relay.edit(&line(&new), &line(&old));
+    relay.world.relay.signal("HUP");
+    until("the old place", || at(&old, "status").status.success());
+    until("the end of the new one", || !new.exists());
+    let Reloading { world, .. } = relay;
+    world.relay.stop();
+    assert!(!old.exists());
+}
+
+/// How many messages the history has of what is looked for; none if there is no history.
+fn stories(relay: &Reloading, what: &str) -> Option<usize> {
+    let said = relay.ask(&["trace", "--json", what]);
+    if String::from_utf8_lossy(&said.stderr).contains("no history is kept") {
+        return None;
+    }
+    let found: Value = serde_json::from_slice(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    found["stories"].as_array().map(Vec::len)
+}
+
+#[test]
+fn a_history_is_begun_ended_and_gone_on_with() {
+    let relay = Reloading::new(1, |setup| setup.with("[history]\nkeep = \"none\""));
+    let path = relay.world.setup.data_dir().join("history.db");
+    let mut client = relay.world.client();
+    let mut settled = |subject: &str| {
+        let id = relay.sent(&mut client, TO, subject);
+        relay.world.removed(&id);
+        id
+    };
+    let traced = |id: &str| stories(&relay, id);
+    let before = settled("before");
+    assert_eq!(traced(&before), None);
+    // It cannot be had.
+    fs::write(&path, "this is no database".repeat(100)).expect("written");
+    relay.edit("keep = \"none\"", "keep = \"1d\"");
+    relay.refused("no history can be kept: ");
+    assert_eq!(traced(&before), None);
+    fs::remove_file(&path).expect("removed");
+    relay.reload();
+    let kept = settled("kept");
+    until("its story", || traced(&kept) == Some(1));
+    assert_eq!(traced(&before), Some(0));
+    relay.edit("keep = \"1d\"", "keep = \"none\"");
+    relay.reload();
+    let unkept = settled("unkept");
+    assert_eq!(traced(&kept), None);
+    assert!(path.exists(), "what was kept stays");
+    relay.edit("keep = \"none\"", "keep = \"2d\"");
+    relay.reload();
+    assert_eq!((traced(&kept), traced(&unkept)), (Some(1), Some(0)));
+}
+
+#[test]
+fn a_history_that_could_not_be_had_is_no_reason_to_refuse_a_reload_and_is_tried_again() {
+    let runtime = runtime();
+    let sim = endpoint(&runtime, 1, |_| {});
+    let setup = setup(&sim, 1).with("[history]\nkeep = \"1d\"");
+    let (config, path) = (setup.write(), setup.data_dir().join("history.db"));
+    fs::create_dir(setup.data_dir()).expect("a folder");
+    fs::write(&path, "this is no database".repeat(100)).expect("written");
+    let relay = Reloading { world: World { relay: Relay::start(&config), runtime, sim, setup }, config };
+    let unavailable = |times| relay.world.relay.wait_for_all("the damage", times, |line| line["event"] == "history-unavailable");
+    unavailable(1);
+    relay.reload();
+    unavailable(2);
+    fs::remove_file(&path).expect("removed");
+    relay.reload();
+    assert_eq!(stories(&relay, "you@contoso.com"), Some(0));
+}
+
+#[test]
+fn what_is_not_even_toml_is_told_by_the_log_too() {
+    let relay = Reloading::new(1, |setup| setup);
+    let text = fs::read_to_string(&relay.config).expect("a configuration");
+    for (from, to) in [
+        ("[tenant]\n", "[tenant\n"),
+        ("hostname = \"relay.contoso.com\"", "hostname = relay.contoso.com"),
+        ("[queue]\n", "[queue]\nretry_min = \"1s\n"),
+        ("[queue]\n", "[queue]]\n"),
+    ] {
+        let before = relay.world.relay.logged(|line| line["event"] == "reload-failed").len();
+        fs::write(&relay.config, text.replacen(from, to, 1)).expect("written");
+        relay.refused("this is not TOML");
+        relay.world.relay.wait_for_all("another problem", before + 1, |line| line["event"] == "reload-failed");
+    }
+    let open = |mode| fs::set_permissions(&relay.config, fs::Permissions::from_mode(mode)).expect("mode set");
+    open(0o646);
+    relay.refused("can be written by every user of this machine");
+    open(0o600);
+    fs::write(&relay.config, [text.as_bytes(), b"# \xe4\n"].concat()).expect("written");
+    relay.refused("this is not UTF-8 text");
+    // Where the mistake hides the socket, the command says which one it is to be told.
+    fs::write(&relay.config, text.replacen("data_dir = \"", "data_dir = ", 1)).expect("written");
+    let said = reload(&relay.config);
+    let told = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(78) && told.contains("this is not TOML") && told.contains("--socket PATH"), "{told}");
+    fs::write(&relay.config, text).expect("written");
+    relay.reload();
 }
 
 /// Another server, which takes any sender from anybody.

@@ -25,7 +25,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::access::{Access, Denied, Origin};
+use super::access::{Access, Denied, Origin, Proven};
 use super::page;
 use super::routes::{BODY_MAX, error};
 use super::{Operator, Refusal};
@@ -128,7 +128,7 @@ async fn let_in(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> 
         Ok(operator) => operator,
         Err(response) => return response,
     };
-    if operator.is_none() && !(reading && gate.access.is_reading_open()) {
+    if operator.is_none() && !(reading && gate.access.is_reading_open(peer(&parts.extensions))) {
         let text = if gate.access.has_operators() {
             "log in first"
         } else {
@@ -154,7 +154,7 @@ async fn identify(gate: &Gate, request: &Parts) -> Result<Option<Operator>, Resp
     if let Some(token) = text(headers, AUTHORIZATION).and_then(|field| field.strip_prefix("Bearer ")) {
         let peer = peer(&request.extensions);
         return match gate.access.by_token(peer, token.trim()) {
-            Ok(operator) => Ok(Some(operator)),
+            Ok(Proven { operator, .. }) => Ok(Some(operator)),
             Err(denied) => Err(refuse(peer, denied).await),
         };
     }
@@ -167,9 +167,9 @@ async fn identify(gate: &Gate, request: &Parts) -> Result<Option<Operator>, Resp
     Ok(Some(operator))
 }
 
-async fn tell(State(gate): State<Arc<Gate>>, headers: HeaderMap) -> Json<Session> {
-    let operator = text(&headers, COOKIE).and_then(|cookies| gate.access.by_cookie(cookies));
-    Json(session(&gate.access, operator))
+async fn tell(State(gate): State<Arc<Gate>>, request: Parts) -> Json<Session> {
+    let operator = text(&request.headers, COOKIE).and_then(|cookies| gate.access.by_cookie(cookies));
+    Json(session(&gate.access, peer(&request.extensions), operator))
 }
 
 async fn log_in(State(gate): State<Arc<Gate>>, request: Request) -> Response {
@@ -182,7 +182,7 @@ async fn log_in(State(gate): State<Arc<Gate>>, request: Request) -> Response {
         // What was written is not quoted: it may be a password.
         return Refusal::Invalid("write {\"user\": …, \"password\": …} or {\"token\": …}".to_owned()).into_response();
     };
-    let operator = if token.is_empty() {
+    let proven = if token.is_empty() {
         let password = Secret::new(password);
         // The semaphore is never closed.
         let turn = gate.turns.acquire().await;
@@ -194,25 +194,26 @@ async fn log_in(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     } else {
         gate.access.by_token(peer, &token)
     };
-    let operator = match operator {
-        Ok(operator) => operator,
+    let proven = match proven {
+        Ok(proven) => proven,
         Err(denied) => return refuse(peer, denied).await,
     };
+    let operator = proven.operator.clone();
     telemetry::operator_logged_in(peer, &operator.0);
-    match gate.access.begin_session(operator.clone()).and_then(|cookie| cookie.parse::<HeaderValue>().ok()) {
-        Some(cookie) => ([(SET_COOKIE, cookie)], Json(session(&gate.access, Some(operator)))).into_response(),
-        None => error(StatusCode::SERVICE_UNAVAILABLE, "there are no random numbers for a session"),
+    match gate.access.begin_session(proven).and_then(|cookie| cookie.parse::<HeaderValue>().ok()) {
+        Some(cookie) => ([(SET_COOKIE, cookie)], Json(session(&gate.access, peer, Some(operator)))).into_response(),
+        None => error(StatusCode::SERVICE_UNAVAILABLE, "no session can be begun now; log in again"),
     }
 }
 
-async fn log_out(State(gate): State<Arc<Gate>>, headers: HeaderMap) -> Response {
-    let cookie = gate.access.end_session(text(&headers, COOKIE).unwrap_or_default());
-    ([(SET_COOKIE, cookie)], Json(session(&gate.access, None))).into_response()
+async fn log_out(State(gate): State<Arc<Gate>>, request: Parts) -> Response {
+    let cookie = gate.access.end_session(text(&request.headers, COOKIE).unwrap_or_default());
+    ([(SET_COOKIE, cookie)], Json(session(&gate.access, peer(&request.extensions), None))).into_response()
 }
 
-fn session(access: &Access, operator: Option<Operator>) -> Session {
+fn session(access: &Access, peer: IpAddr, operator: Option<Operator>) -> Session {
     Session {
-        may_read: operator.is_some() || access.is_reading_open(),
+        may_read: operator.is_some() || access.is_reading_open(peer),
         may_change: operator.is_some(),
         can_log_in: access.has_operators(),
         operator: operator.map(|Operator(name)| name),

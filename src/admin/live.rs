@@ -32,6 +32,11 @@ const SHARE: u32 = 20;
 /// How long an event may wait for its reader.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// That a connection is to end: true then. Whoever serves the routes may put it into the extensions of each request, so that whoever listens is
+/// told to come again.
+#[derive(Debug, Clone)]
+pub struct Parting(pub watch::Receiver<bool>);
+
 /// The state as it is told: a whole event; none before the first, and when the relay has ended.
 type Told = Option<Bytes>;
 
@@ -49,13 +54,13 @@ impl Live {
         Self { told: watch::Sender::new(None), looking: Arc::default(), places: Arc::new(Semaphore::new(LISTENERS)) }
     }
 
-    /// Answers with events until the listener or the relay goes.
-    pub fn listen<R: Relay>(&self, relay: &R) -> Result<Response, Refusal> {
+    /// Answers with events until the listener or the relay goes, or the connection is to end.
+    pub fn listen<R: Relay>(&self, relay: &R, parting: Option<Parting>) -> Result<Response, Refusal> {
         let full = || Refusal::Unavailable(format!("{LISTENERS} pages listen already; close one of them"));
         let place = self.places.clone().try_acquire_owned().map_err(|_| full())?;
         let told = self.subscribe(relay);
         let (events, body) = mpsc::channel(1);
-        tokio::spawn(pass_on(told, events));
+        tokio::spawn(pass_on(told, events, parting));
         let body = Body::new(Events { events: body, _place: place });
         Ok(([(CONTENT_TYPE, "text/event-stream")], body).into_response())
     }
@@ -114,11 +119,20 @@ fn is_same(one: &Overview, other: &Overview) -> bool {
     one == *other
 }
 
-async fn pass_on(mut told: watch::Receiver<Told>, events: mpsc::Sender<Bytes>) {
+async fn pass_on(mut told: watch::Receiver<Told>, events: mpsc::Sender<Bytes>, parting: Option<Parting>) {
+    let parting = async {
+        match parting {
+            // Nor is anybody there to listen when the connection is gone.
+            Some(Parting(mut parting)) => drop(parting.wait_for(|parting| *parting).await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(parting);
     loop {
         tokio::select! {
             changed = told.changed() => if changed.is_err() { return },
             () = events.closed() => return,
+            () = &mut parting => return,
         }
         let Some(event) = told.borrow_and_update().clone() else { return };
         if !matches!(timeout(PATIENCE, events.send(event)).await, Ok(Ok(()))) {

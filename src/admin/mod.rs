@@ -59,13 +59,13 @@ mod words;
 use std::future::Future;
 use std::time::Duration;
 
-pub use access::{Access, AccessSettings};
+pub use access::{Access, AccessSettings, Proven};
 pub use describe::{account, accounts, client, detail, entry, status};
 pub use filter::{Filter, NotAnAction, Range, Target};
 pub use flow::{FailureEntry, Flow, Minute, Minutes};
 pub use gate::{Peer, Session, gated};
 pub use letters::{BringIn, BroughtIn, Outcome, Pieces, letters};
-pub use live::{LISTENERS, PULSE};
+pub use live::{LISTENERS, PULSE, Parting};
 pub use log::{LogEntry, SetLevel, Word};
 pub use overview::{Overview, Parts, WaitingEntry, overview};
 pub use past::{

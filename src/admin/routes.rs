@@ -10,11 +10,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::live::Live;
+use super::live::{Live, Parting};
 use super::{
     Action, ErrorText, Filter, LIMIT, LIMIT_MAX, ListQuery, Operator, REASON_MAX, Range, Refusal, Relay, ReportQuery, SUSPENSION_MAX,
     Selection, Suspend, Target, TraceQuery,
@@ -31,7 +31,9 @@ const OPENAPI: &str = include_str!("../../deploy/openapi.json");
 /// All routes of version 1. Whoever serves them puts an [`Operator`] into the extensions of each request.
 pub fn router<R: Relay>(relay: R) -> Router {
     let live = Live::new();
-    let events = move |State(relay): State<R>| async move { live.listen(&relay) };
+    let events = move |State(relay): State<R>, parting: Option<Extension<Parting>>| async move {
+        live.listen(&relay, parting.map(|Extension(parting)| parting))
+    };
     Router::new()
         .route("/v1/openapi.json", get(|| async { ([(CONTENT_TYPE, "application/json")], OPENAPI) }))
         .route("/v1/overview", get(overview::<R>))

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use super::EX_IOERR;
 use crate::config::Config;
 use crate::daemon::{self, Inherited};
-use crate::telemetry::{self, Format, Settings};
+use crate::telemetry::{self, Format};
 
-/// Runs until a signal comes. Problems of the configuration go to standard error as `check` prints them.
+/// Runs until a signal comes. A form of the log that is asked for here is kept whatever the configuration says. Problems of the configuration go to standard error as `check` prints them.
 pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
     // First of all, as long as the process has no threads.
     let inherited = match Inherited::take() {
@@ -25,8 +25,7 @@ pub(super) fn run(path: &Path, log: Option<Format>) -> ExitCode {
             return ExitCode::from(problems.exit_status());
         }
     };
-    let settings = Settings { format: log.unwrap_or(config.log.format), ..config.log.clone() };
-    let log = match telemetry::start(settings, &config.store.data_dir, config.spared()) {
+    let log = match telemetry::start(config.log.clone(), log, &config.store.data_dir, config.spared()) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("hve-relay: {error}");

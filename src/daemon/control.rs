@@ -13,15 +13,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::dispatch::{Event, Question};
 use super::reload::Asked;
 use super::socket::{self, Socket};
-use super::web::Web;
-use super::{Phase, Shared, habits, letters, monitor, operate, past};
+use super::web::PageListener;
+use super::{Phase, Shared, Shutdown, habits, letters, monitor, operate, past};
 use crate::admin::{
-    self, AccountEntry, Accounts, Action, BringIn, BroughtIn, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts, Pieces,
-    Range, Refusal, Relay, Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
+    self, Access, AccountEntry, Accounts, Action, BringIn, BroughtIn, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts,
+    Pieces, Range, Refusal, Relay, Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
 };
 use crate::clock::Timestamp;
 use crate::intake::Habits;
@@ -40,22 +41,40 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A change that waits for its turn.
 type Turn = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Serves the operator until the relay ends, on the socket and, if there is one, on the page's listener: also while it is stopping, as long
-/// as the dispatcher answers.
-pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket, web: Option<Web>) {
+/// Where operators come in.
+pub(super) enum Way {
+    /// The socket, until it is told to go.
+    Socket(Socket, oneshot::Receiver<()>),
+    /// A listener of the page.
+    Page(PageListener),
+}
+
+/// Serves the operators until the relay ends, by all ways that there are: also while it is stopping, as long as the dispatcher answers. The
+/// page's listeners are behind `access`.
+pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, access: Arc<Access>, mut ways: mpsc::UnboundedReceiver<Way>) {
     let shutdown = shared.shutdown.clone();
     let (turns, mut waiting) = mpsc::channel::<Turn>(TURNS);
     let control = Control { shared, turns };
     let router = admin::router(control.clone());
-    let (ending, web_ending) = (shutdown.clone(), shutdown.clone());
-    let paging = web.map(|web| web.serve(router.clone(), web_ending));
-    let paging = async {
-        if let Some(paging) = paging {
-            paging.await;
+    let page_router = admin::gated(router.clone(), access);
+    let local_router = router.merge(admin::letters(control));
+    let ending = shutdown.clone();
+    let serving = async move {
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = ending.reached(Phase::Ending) => break,
+                Some(way) = ways.recv() => drop(match way {
+                    Way::Socket(socket, told) => open.spawn(socket::serve(socket, local_router.clone(), told_or_ending(told, ending.clone()))),
+                    Way::Page(page) => open.spawn(page.serve(page_router.clone(), ending.clone())),
+                }),
+                Some(_) = open.join_next(), if !open.is_empty() => {}
+            }
         }
+        // Whoever holds the routes holds what they ask.
+        drop((local_router, page_router));
+        open.join_all().await;
     };
-    let local = router.merge(admin::letters(control));
-    let serving = socket::serve(socket, local, async move { ending.reached(Phase::Ending).await });
     let changing = async {
         while let Some(turn) = waiting.recv().await {
             turn.await;
@@ -66,8 +85,16 @@ pub(super) async fn serve<S: Spool>(shared: Arc<Shared<S>>, socket: Socket, web:
         tokio::time::sleep(LAST_WORDS).await;
     };
     tokio::select! {
-        _ = async { tokio::join!(serving, paging, changing) } => {}
+        _ = async { tokio::join!(serving, changing) } => {}
         () = late => {}
+    }
+}
+
+async fn told_or_ending(told: oneshot::Receiver<()>, shutdown: Shutdown) {
+    tokio::select! {
+        // When nobody is left to tell it, the relay is stopping.
+        Ok(()) = told => {}
+        () = shutdown.reached(Phase::Ending) => {}
     }
 }
 

@@ -7,16 +7,16 @@ use crate::clock::Timestamp;
 use crate::mail::{Delivery, InDoubt, Message, Queued, Recipient};
 use crate::reply::{Disposition, Judgement, Outcome, Step};
 use crate::smtp::EnhancedStatus;
-use crate::store::history::{Attempt, History, Left, Record, Tried};
+use crate::store::history::{Attempt, History, Left, OpenError, Record, Tried};
 use crate::store::{HistorySettings, NewMessage, Spool};
 use crate::telemetry;
 
-/// Opens the history. Without it mail goes on all the same, and the log says so.
-pub(super) fn open(settings: &HistorySettings, data_dir: &Path, reserve: u64) -> History {
-    History::open(settings, data_dir, reserve, |trouble| telemetry::history_lost(&trouble)).unwrap_or_else(|error| {
-        telemetry::history_unavailable(&error.to_string());
-        History::off()
-    })
+/// Opens the history, if one is to be kept. Blocks.
+///
+/// # Errors
+/// If it cannot be used.
+pub(super) fn open(settings: &HistorySettings, data_dir: &Path, reserve: u64) -> Result<History, OpenError> {
+    History::open(settings, data_dir, reserve, |trouble| telemetry::history_lost(&trouble))
 }
 
 /// What the recipients of an attempt were answered, one entry for each different answer; `due` tells of an ordinal that was deferred when it is

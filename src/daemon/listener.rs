@@ -62,7 +62,7 @@ impl Entry {
 
 /// Accepts until the shutdown comes, or until the listener is no longer configured; then waits for the sessions to end. They watch the shutdown
 /// themselves.
-pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: TcpListener, entry: Arc<Entry>, number: usize) {
+pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: Arc<TcpListener>, entry: Arc<Entry>, number: usize) {
     let mut sessions = JoinSet::new();
     let mut spare = Spare::new();
     // As the listener was configured last.

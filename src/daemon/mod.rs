@@ -46,6 +46,7 @@ mod setup;
 mod shown;
 mod shutdown;
 mod socket;
+mod sockets;
 mod sorting;
 mod stream;
 mod tokens;
@@ -81,10 +82,11 @@ use listening::Listening;
 use login::Logins;
 use notices::Desk;
 use place::Doorway;
-use reload::{Asked, Reloads};
+use reload::{Asked, Last, Reloads};
 use setup::{Setup, Upstream};
 use shutdown::Signals;
 use socket::Socket;
+use sockets::Going;
 use web::Web;
 
 pub use descriptors::{allowed as open_files_allowed, needed as open_files_needed};
@@ -160,14 +162,18 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
         telemetry::orphans_removed(recovered.orphans);
     }
     recovered.damaged.iter().for_each(telemetry::content_damaged);
-    let history = history::open(&config.history, &config.store.data_dir, config.store.reserve);
-    let mut listening = Listening::default();
-    let opening = listening.open(&config.listeners, &mut inherited)?;
-    let web = Web::bind(&config.admin, &config.session.hostname, &mut inherited, clock)?;
+    // Without it mail goes on all the same.
+    let history = history::open(&config.history, &config.store.data_dir, config.store.reserve).unwrap_or_else(|error| {
+        telemetry::history_unavailable(&error.to_string());
+        History::off()
+    });
+    let (mut listening, mut web, nobody) = (Listening::default(), Web::new(clock), Going::default());
+    let opening = listening.open(&config.listeners, &mut inherited, &nobody).map_err(Fault::first)?;
+    let page = web.open(&config.admin, &mut inherited, &nobody).map_err(Fault::first)?;
     if let Some(address) = inherited.left() {
         return Err(Fault::Inherited(address));
     }
-    let entries = opening.entries(&config.listeners, &config.session, clock.now())?;
+    let entries = listening::entries(&opening, &config.listeners, &config.session, clock.now()).map_err(Fault::first)?;
     // Whoever asks before the queue is recovered waits for the answer.
     let socket = Socket::bind(&config.control_socket).map_err(|why| Fault::control(&config.control_socket, why))?;
 
@@ -204,8 +210,11 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
 
     let (dispatcher, events) = mpsc::unbounded_channel();
     let (reloads, asked) = mpsc::channel(1);
-    let mut reloading = Reloads::new(path, &config, hangup, asked);
-    reloading.sort_first = stray;
+    let (ways, opened) = mpsc::unbounded_channel();
+    let (access, last) = (web.access(), Last::of(&config));
+    let mut reloading = Reloads { path, hangup, asked, sort_first: stray, last, web, ways, sockets: Vec::new() };
+    reloading.hear_at(socket);
+    reloading.show(page);
     let accounts = config.schedule.accounts.len();
     let shared =
         Arc::new(Shared::new((config, entries), (store, history), newest, (clock, boot_id), (dispatcher, reloads), (board, desk))?);
@@ -220,7 +229,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     tasks.spawn(notices::watch(shared.clone()));
     tasks.spawn(habits::run(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events, stray));
-    let control = tokio::spawn(control::serve(shared.clone(), socket, web));
+    let control = tokio::spawn(control::serve(shared.clone(), access, opened));
     let service = tokio::spawn(service::run(shared.clone()));
     telemetry::started(env!("CARGO_PKG_VERSION"), &addresses, accounts, queued, in_doubt);
 
@@ -274,14 +283,14 @@ pub fn bind_hint(why: &io::Error) -> &'static str {
 }
 
 impl Fault {
-    /// `own` is the relay's own listener on that port, if there is one.
-    fn bind(address: SocketAddr, why: io::Error, own: Option<SocketAddr>) -> Self {
-        let hint = match own {
-            Some(_) if why.kind() == io::ErrorKind::AddrInUse => {
-                "; the relay itself listens on that port, on another address: this needs a restart"
-            }
-            _ => bind_hint(&why),
-        };
+    /// The one that is told where one is enough.
+    fn first(faults: Vec<Self>) -> Self {
+        let none = || Self::Task("something could not be had".to_owned());
+        faults.into_iter().next().unwrap_or_else(none)
+    }
+
+    fn bind(address: SocketAddr, why: io::Error) -> Self {
+        let hint = bind_hint(&why);
         Self::Bind { address, why, hint }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Whoever may write to the socket may do what an operator does: its mode is 0660, and that is so before anybody can connect. It is bound, then
 //! its mode is set, and only then it listens. A file that an earlier relay left behind is removed if nobody answers on it; this one is removed at
-//! the end, unless somebody has put another in its place.
+//! the end, unless somebody has put another in its place. A reload may put the socket elsewhere: for a moment there are two.
 //!
 //! *Limits.* [`CONNECTIONS`] at a time, each of them for [`LIFETIME`]; the next ones wait. Two relays that begin in the same instant with one
 //! path and with different data directories may both take it; the one that came last is reached.

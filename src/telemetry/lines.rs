@@ -10,6 +10,7 @@
 //! Limits: [`USUAL`] and [`WITH_ERRORS`] octets, with those that are being written. What was not written yet goes with a process that is
 //! killed.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Stderr, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -69,8 +70,8 @@ struct State {
     writing: usize,
     /// Lines that had no room.
     lost: u64,
-    /// What is done before the next line is written.
-    change: Option<Change>,
+    /// What is done once so many octets of what waits are written, in that order.
+    changes: VecDeque<(usize, Change)>,
     /// No more will come.
     closing: bool,
 }
@@ -128,13 +129,26 @@ impl Lines {
 
     /// Has the output begin anew, before the next line is written.
     pub fn reopen(&self) {
-        self.state().change.get_or_insert(Change::Reopen);
+        let mut state = self.state();
+        match state.changes.back() {
+            // One that waits will do for all who ask.
+            Some((_, Change::Reopen)) => {}
+            Some((_, Change::Replace(_))) => {
+                let before = state.waiting.len();
+                state.changes.push_back((before, Change::Reopen));
+            }
+            None => state.changes.push_back((0, Change::Reopen)),
+        }
+        drop(state);
         self.0.changed.notify_all();
     }
 
-    /// Writes elsewhere from here on.
+    /// Writes elsewhere what comes from here on; what waits still goes where it was meant to go.
     pub fn replace(&self, output: Box<dyn Output>) {
-        self.state().change = Some(Change::Replace(output));
+        let mut state = self.state();
+        let before = state.waiting.len();
+        state.changes.push_back((before, Change::Replace(output)));
+        drop(state);
         self.0.changed.notify_all();
     }
 
@@ -143,10 +157,10 @@ impl Lines {
         let mut batch = Vec::new();
         loop {
             let mut state = self.state();
-            while state.waiting.is_empty() && !state.closing && state.change.is_none() {
+            while state.waiting.is_empty() && !state.closing && state.changes.is_empty() {
                 state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            if let Some(change) = state.change.take() {
+            if let Some((_, change)) = state.changes.pop_front_if(|(before, _)| *before == 0) {
                 // It may have to wait for the disk, and tells of trouble in the log.
                 drop(state);
                 match change {
@@ -158,7 +172,13 @@ impl Lines {
             if state.waiting.is_empty() {
                 return;
             }
-            std::mem::swap(&mut batch, &mut state.waiting);
+            match state.changes.front().map(|(before, _)| *before) {
+                None => std::mem::swap(&mut batch, &mut state.waiting),
+                Some(before) => {
+                    batch.extend(state.waiting.drain(..before));
+                    state.changes.iter_mut().for_each(|(later, _)| *later -= before);
+                }
+            }
             state.writing = batch.len();
             drop(state);
             output.put(&batch);
@@ -264,6 +284,31 @@ mod tests {
         let all: Vec<u8> = written.try_iter().flatten().collect();
         assert!(all.ends_with(b"x\nan error\n") && all.len() <= WITH_ERRORS);
         assert_eq!(lines.state().lost, 0, "that was told");
+    }
+
+    #[test]
+    fn what_was_said_before_another_output_goes_to_the_one_before() {
+        let (open, gate) = sync_channel(100);
+        let (output, first) = sync_channel(100);
+        let lines = Lines::start(Box::new(Gate(gate, output))).expect("a thread");
+        // The thread is busy with it, and the rest waits.
+        lines.add(b"0\n", USUAL);
+        let mut others = Vec::new();
+        for number in 1..=3 {
+            lines.add(format!("{number} before\n").as_bytes(), USUAL);
+            let (always, gate) = sync_channel::<()>(0);
+            drop(always);
+            let (output, written) = sync_channel(100);
+            lines.replace(Box::new(Gate(gate, output)));
+            lines.reopen();
+            lines.add(format!("{number} behind\n").as_bytes(), USUAL);
+            others.push(written);
+        }
+        (0..100).for_each(|_| open.send(()).expect("it waits"));
+        lines.close();
+        let all = |written: &Receiver<Vec<u8>>| String::from_utf8(written.try_iter().flatten().collect()).expect("UTF-8");
+        assert_eq!(all(&first), "0\n1 before\n");
+        assert_eq!(others.iter().map(all).collect::<Vec<_>>(), ["1 behind\n2 before\n", "2 behind\n3 before\n", "3 behind\n"]);
     }
 
     #[test]

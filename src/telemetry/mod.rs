@@ -31,6 +31,6 @@ pub use events::*;
 pub use file::FileSettings;
 pub use lines::Log;
 pub use metrics::{End, METRICS, Metric, State, metrics_page, scrape};
-pub use output::{Levels, LogFault, hang_up, present, reconfigure, set_level, shown, start};
+pub use output::{Levels, LogFault, Prepared, hang_up, prepare, present, set_level, shown, start};
 pub use settings::{Format, Level, NotAFormat, NotALevel, Redact, Settings};
 pub use table::{EVENTS, FIELDS};

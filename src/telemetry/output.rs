@@ -2,13 +2,18 @@
 //!
 //! Lines go to standard error, or as JSON into a file. What is logged is said by a level, and by levels for single rooms; an operator may change
 //! both until the configuration is read again.
+//!
+//! The form of lines and where they go change together, under a lock that each line holds from its form to its place in the buffer: so none
+//! of the former form comes behind one of the new, or into another's file.
 
 use std::io::{self, IsTerminal, Stderr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layered};
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::file::LogFile;
 use super::format::{Fields, Json, Shown};
@@ -72,6 +77,9 @@ impl Levels {
 /// The log of this process, as far as it can be changed.
 struct Control {
     lines: Lines,
+    form: Arc<RwLock<Form>>,
+    /// The form that the command line has asked for, whatever the configuration says.
+    forced: Option<Format>,
     shown: Shown,
     filter: reload::Handle<EnvFilter, Registry>,
     present: Mutex<Present>,
@@ -85,27 +93,60 @@ struct Present {
 
 static CONTROL: OnceLock<Control> = OnceLock::new();
 
+/// How lines are written at present.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Json,
+    Pretty,
+}
+
+impl Form {
+    fn of(settings: &Settings, forced: Option<Format>) -> Self {
+        match (forced.unwrap_or(settings.format), &settings.file) {
+            (Format::Json, _) | (_, Some(_)) => Self::Json,
+            (Format::Pretty, None) => Self::Pretty,
+            (Format::Auto, None) if io::stderr().is_terminal() => Self::Pretty,
+            (Format::Auto, None) => Self::Json,
+        }
+    }
+}
+
+/// Writes each event in the form of the moment.
+struct Formed<J, P> {
+    form: Arc<RwLock<Form>>,
+    json: J,
+    pretty: P,
+}
+
+impl<S: Subscriber, J: Layer<S>, P: Layer<S>> Layer<S> for Formed<J, P> {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        // Held until the line is in the buffer: see the head of this file.
+        let form = self.form.read().unwrap_or_else(PoisonError::into_inner);
+        match *form {
+            Form::Json => self.json.on_event(event, context),
+            Form::Pretty => self.pretty.on_event(event, context),
+        }
+    }
+}
+
 /// Sends what the settings ask for where they say, as long as the log that is returned lives. Once for each process: of a second call nothing
-/// is heard. What is hashed is hashed with a key in the data directory; the `spared` addresses are always shown.
+/// is heard. A form that is `forced` is kept whatever the settings say, now and later. What is hashed is hashed with a key in the data
+/// directory; the `spared` addresses are always shown.
 ///
 /// # Errors
 /// If the file or the key cannot be had, or the system gives no thread.
-pub fn start(settings: Settings, data_dir: &Path, spared: Vec<String>) -> Result<Log, LogFault> {
+pub fn start(settings: Settings, forced: Option<Format>, data_dir: &Path, spared: Vec<String>) -> Result<Log, LogFault> {
     let shown: Shown = Arc::new(RwLock::new(redactor(settings.redact, data_dir, spared)?));
     let lines = Lines::start(output(settings.file.as_ref())?).map_err(LogFault::Thread)?;
-    let terminal = settings.file.is_none() && io::stderr().is_terminal();
-    let pretty = match settings.format {
-        Format::Auto => terminal,
-        Format::Json => false,
-        Format::Pretty => settings.file.is_none(),
-    };
+    let form = Arc::new(RwLock::new(Form::of(&settings, forced)));
     let levels = settings.levels.clone();
     let (filter, handle) = reload::Layer::new(levels.filter());
-    let layer = fmt::layer().with_writer(lines.clone()).with_target(false).with_ansi(terminal).fmt_fields(Fields(shown.clone()));
-    let layer = if pretty { layer.boxed() } else { layer.event_format(Json(shown.clone())).boxed() };
-    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
-    let control = Control { lines: lines.clone(), shown, filter: handle, present: Mutex::new(Present { configured: settings, levels }) };
-    let _ = CONTROL.set(control);
+    let layer = || fmt::layer::<Layered<reload::Layer<EnvFilter, Registry>, Registry>>().with_writer(lines.clone()).with_target(false);
+    let pretty = layer().with_ansi(io::stderr().is_terminal()).fmt_fields(Fields(shown.clone()));
+    let json = layer().event_format(Json(shown.clone()));
+    let _ = tracing_subscriber::registry().with(filter).with(Formed { form: form.clone(), json, pretty }).try_init();
+    let present = Mutex::new(Present { configured: settings, levels });
+    let _ = CONTROL.set(Control { lines: lines.clone(), form, forced, shown, filter: handle, present });
     Ok(Log(lines))
 }
 
@@ -119,23 +160,43 @@ pub fn hang_up() {
     }
 }
 
-/// Takes over new settings, whole or not at all; the form of lines stays what it was at start.
+/// New settings with all that they need, to be taken over or dropped.
+pub struct Prepared {
+    settings: Settings,
+    redactor: Redactor,
+    /// None: the file, or standard error, stays.
+    output: Option<Box<dyn Output>>,
+}
+
+/// Has ready what new settings need; so far nothing changes.
 ///
 /// # Errors
 /// If the file or the key cannot be had.
-pub fn reconfigure(settings: &Settings, data_dir: &Path, spared: Vec<String>) -> Result<(), LogFault> {
-    let Some(control) = CONTROL.get() else { return Ok(()) };
+pub fn prepare(settings: &Settings, data_dir: &Path, spared: Vec<String>) -> Result<Prepared, LogFault> {
     let redactor = redactor(settings.redact, data_dir, spared)?;
-    let mut present = control.present();
-    if settings.file == present.configured.file {
-        control.lines.reopen();
-    } else {
-        control.lines.replace(output(settings.file.as_ref())?);
+    let stays = CONTROL.get().is_none_or(|control| control.present().configured.file == settings.file);
+    let output = if stays { None } else { Some(output(settings.file.as_ref())?) };
+    Ok(Prepared { settings: settings.clone(), redactor, output })
+}
+
+impl Prepared {
+    /// From here on these are the settings: lines before are written as they were meant to be, and where.
+    pub fn take_over(self) {
+        let Self { settings, redactor, output } = self;
+        let Some(control) = CONTROL.get() else { return };
+        let mut form = control.form.write().unwrap_or_else(PoisonError::into_inner);
+        *form = Form::of(&settings, control.forced);
+        match output {
+            Some(output) => control.lines.replace(output),
+            None => control.lines.reopen(),
+        }
+        *control.shown.write().unwrap_or_else(PoisonError::into_inner) = redactor;
+        drop(form);
+        let mut present = control.present();
+        let levels = settings.levels.clone();
+        present.configured = settings;
+        control.set(&mut present, levels);
     }
-    *control.shown.write().unwrap_or_else(PoisonError::into_inner) = redactor;
-    present.configured = settings.clone();
-    control.set(&mut present, settings.levels.clone());
-    Ok(())
 }
 
 /// Logs from here on what has this level, in one room or in all, until the configuration is read again.

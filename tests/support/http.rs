@@ -2,10 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use super::relay::PATIENCE;
+use super::secure::Shown;
 
 /// What came back.
 #[derive(Debug)]
@@ -62,6 +66,30 @@ pub fn get(address: SocketAddr, path: &str, lines: &[&str]) -> Answer {
 
 pub fn post(address: SocketAddr, path: &str, lines: &[&str], body: &str) -> Answer {
     request(address, "POST", path, lines, body)
+}
+
+/// The same over TLS, for the name in the certificate that is shown; none if the server has another one.
+pub fn request_over_tls(
+    address: SocketAddr,
+    (name, shown): (&'static str, &Shown),
+    method: &str,
+    path: &str,
+    lines: &[&str],
+    body: &str,
+) -> Option<Answer> {
+    let mut roots = RootCertStore::empty();
+    roots.add(shown.certificate.clone()).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let mut tls = ClientConnection::new(config, ServerName::try_from(name).expect("a name")).expect("a client");
+    let mut stream = connect(address);
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).ok()?;
+    }
+    let mut stream = StreamOwned::new(tls, stream);
+    stream.write_all(written(address, method, path, lines, body).as_bytes()).expect("sent");
+    Some(Answer::read(stream))
 }
 
 /// A request as it goes over the wire.

@@ -60,7 +60,7 @@ export function logIn(why = "") {
   byId("login-cancel").textContent = can ? "Cancel" : "Close";
   byId("login-error").textContent = "";
   byId("login-why").hidden = !why && can;
-  byId("login-why").textContent = can ? why : "Nobody can log in yet. Add an [[admin.user]] to the configuration and restart the relay, or use hve-relay on the machine itself.";
+  byId("login-why").textContent = can ? why : "Nobody can log in yet. Add an [[admin.user]] to the configuration and have the relay reload it, or use hve-relay on the machine itself.";
   [password, token].forEach((field) => { field.value = ""; });
   return opened(dialog, byId("login-form"), byId("login-cancel"), byId("login-go"), async () => {
     try {

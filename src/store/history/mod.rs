@@ -29,7 +29,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -79,7 +79,8 @@ pub enum OpenError {
 /// The history. Dropping it writes what waits; that blocks for as long as it takes.
 #[derive(Debug)]
 pub struct History {
-    open: Option<Open>,
+    /// Locked for moments only, so that one can be opened or closed while the relay runs.
+    open: RwLock<Option<Open>>,
 }
 
 #[derive(Debug)]
@@ -120,24 +121,32 @@ impl History {
         let writer = std::thread::Builder::new().name("store-history".into()).spawn(move || writer.run(&waiting));
         let writer = Some(writer.map_err(OpenError::Thread)?);
         let reader = || Arc::new(Reader { path: path.clone(), idle: Mutex::default() });
-        Ok(Self { open: Some(Open { errands: Some(errands), writer, limits, reader: reader(), reporter: reader() }) })
+        let open = Open { errands: Some(errands), writer, limits, reader: reader(), reporter: reader() };
+        Ok(Self { open: RwLock::new(Some(open)) })
     }
 
     /// None: what is to be remembered is forgotten, and nothing is found.
     pub fn off() -> Self {
-        Self { open: None }
+        Self { open: RwLock::new(None) }
     }
 
-    /// Keeps so much from now on. Whether anything is kept at all stays as it was opened.
+    /// Goes on with another one; the one before is closed, and its file stays. Blocks as dropping it does.
+    pub fn replace(&self, other: Self) {
+        let open = other.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let former = std::mem::replace(&mut *self.open.write().unwrap_or_else(PoisonError::into_inner), open);
+        drop(former);
+    }
+
+    /// Keeps so much from now on, if anything is kept at all: see [`Self::replace`].
     pub fn follow(&self, settings: &HistorySettings, reserve: u64) {
-        if let (Some(open), Some(keep)) = (&self.open, settings.keep) {
+        if let (Some(open), Some(keep)) = (&*self.opened(), settings.keep) {
             *open.limits.lock().unwrap_or_else(PoisonError::into_inner) = Limits { keep, size: settings.size, reserve };
         }
     }
 
     /// Whether there is one.
     pub fn is_kept(&self) -> bool {
-        self.open.is_some()
+        self.opened().is_some()
     }
 
     /// Has something written soon. Waits only if very much waits already.
@@ -146,9 +155,8 @@ impl History {
     }
 
     async fn give(&self, errand: Errand) {
-        let Some(errands) = self.open.as_ref().and_then(|open| open.errands.as_ref()) else { return };
+        let Some(errands) = self.opened().as_ref().and_then(|open| open.errands.clone()) else { return };
         if let Err(TrySendError::Full(errand)) = errands.try_send(errand) {
-            let errands = errands.clone();
             // The writer ends after all who send, and if the runtime ends before, so does the process.
             let _ = tokio::task::spawn_blocking(move || errands.send(errand)).await;
         }
@@ -159,14 +167,14 @@ impl History {
     /// # Errors
     /// If the database cannot be read.
     pub async fn settled(&self, message: QueueId) -> Result<Vec<(String, Left)>, StoreError> {
-        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        let Some(reader) = self.opened().as_ref().map(|open| open.reader.clone()) else { return Ok(Vec::new()) };
         let (written, is_written) = oneshot::channel();
         self.give(Errand::Tell(written)).await;
         // It may be resting.
-        open.writer.iter().for_each(|writer| writer.thread().unpark());
+        self.opened().iter().flat_map(|open| &open.writer).for_each(|writer| writer.thread().unpark());
         // If the writer is gone, there is nothing that it could still write.
         let _ = is_written.await;
-        open.reader.ask(move |connection| search::settled(connection, message)).await
+        reader.ask(move |connection| search::settled(connection, message)).await
     }
 
     /// What fits, newest first.
@@ -174,8 +182,8 @@ impl History {
     /// # Errors
     /// If the database cannot be read.
     pub async fn find(&self, search: Search) -> Result<Found, StoreError> {
-        let Some(open) = &self.open else { return Ok(Found::default()) };
-        open.reader.ask(move |connection| search::find(connection, &search)).await
+        let Some(reader) = self.opened().as_ref().map(|open| open.reader.clone()) else { return Ok(Found::default()) };
+        reader.ask(move |connection| search::find(connection, &search)).await
     }
 
     /// What was sent of the messages that came in from `from` on and before `until`, added up by group.
@@ -184,8 +192,13 @@ impl History {
     /// If the database cannot be read.
     pub async fn report(&self, group: Group, from: Timestamp, until: Timestamp) -> Result<Vec<Line>, StoreError> {
         let ids = QueueId::first_at(from)..QueueId::first_at(until);
-        let Some(open) = &self.open else { return Ok(Vec::new()) };
-        open.reporter.ask(move |connection| report::report(connection, group, ids)).await
+        let Some(reporter) = self.opened().as_ref().map(|open| open.reporter.clone()) else { return Ok(Vec::new()) };
+        reporter.ask(move |connection| report::report(connection, group, ids)).await
+    }
+
+    fn opened(&self) -> RwLockReadGuard<'_, Option<Open>> {
+        // It is replaced as a whole.
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
