@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -309,6 +310,18 @@ fn free(address: &str) -> SocketAddr {
     TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a port")
 }
 
+/// How many sockets listen on a port.
+fn listening_on(port: u16) -> usize {
+    // proc_net_tcp(5): the local address with its port, and 0A for a socket that listens.
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let listens = |line: &&str| {
+        let mut words = line.split_whitespace().skip(1);
+        let here = words.next().is_some_and(|address| address.ends_with(&format!(":{port:04X}")));
+        here && words.nth(1) == Some("0A")
+    };
+    tables.iter().flat_map(|table| table.lines()).filter(listens).count()
+}
+
 #[test]
 fn a_listener_moves_to_another_address_on_its_port_and_somebody_always_listens() {
     let first = free("127.0.0.1");
@@ -326,12 +339,15 @@ fn a_listener_moves_to_another_address_on_its_port_and_somebody_always_listens()
             sent
         });
         let knocking = scope.spawn(|| {
-            let mut connected = 0;
+            let mut greeted = 0;
             while !stop.load(Ordering::Relaxed) {
-                drop(TcpStream::connect(first).expect("somebody listens"));
-                connected += 1;
+                // Who comes in the very moment of a socket's end is reset; refused is nobody.
+                match TcpStream::connect(first).and_then(|mut stream| stream.read(&mut [0; 64])) {
+                    Ok(read) => greeted += usize::from(read > 0),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+                }
             }
-            connected
+            greeted
         });
         let mut before = first.to_string();
         for ip in ["0.0.0.0", "127.0.0.1", "[::]", "127.0.0.1"] {
@@ -339,6 +355,7 @@ fn a_listener_moves_to_another_address_on_its_port_and_somebody_always_listens()
             let next = format!("{ip}:{}", first.port());
             relay.edit(&format!("address = \"{before}\""), &format!("address = \"{next}\""));
             assert_eq!(listens(&relay.reload()), [next.parse().expect("an address")]);
+            until("the end of the one before", || listening_on(first.port()) == 1);
             let mut client = Client::hello(first);
             client.expect("QUIT", "221");
             before = next;

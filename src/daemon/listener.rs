@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustix::net::SocketFlags;
 use rustls::ServerConfig;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::descriptors::{Spare, refuse_in_passing};
 use super::place::Place;
 use super::shown::Shown;
+use super::sockets::BACKLOG;
 use super::stream::Stream;
 use super::{Phase, Setup, Shared, session};
 use crate::clock::Timestamp;
@@ -93,8 +94,12 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: Arc<TcpListe
         }
     }
     if shared.shutdown.phase() == Phase::Running {
-        // Who had connected before the listener went is still served as it was then.
-        while let Some(Ok((stream, peer))) = accepted_already(&listener).await {
+        // Who had connected before the listener went is still served as it was then. No more of them than can wait: others may come as quickly as
+        // these are taken.
+        for _ in 0..BACKLOG {
+            let Ok(stream) = accepted_already(&listener) else { break };
+            // Who has hung up meanwhile has no address any more.
+            let Ok(peer) = stream.peer_addr() else { continue };
             sessions.spawn(admit(shared.clone(), last.0.clone(), last.1.clone(), stream, peer.ip().to_canonical()));
         }
     }
@@ -107,14 +112,10 @@ pub(super) async fn run<S: Spool>(shared: Arc<Shared<S>>, listener: Arc<TcpListe
     }
 }
 
-/// A connection that need not be waited for.
-async fn accepted_already(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    let mut accept = pin!(listener.accept());
-    std::future::poll_fn(|cx| match accept.as_mut().poll(cx) {
-        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
+/// A connection that need not be waited for: the system itself is asked, for the runtime may not have heard of the last ones.
+fn accepted_already(listener: &TcpListener) -> io::Result<TcpStream> {
+    let accepted = rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    TcpStream::from_std(accepted.into())
 }
 
 async fn admit<S: Spool>(shared: Arc<Shared<S>>, setup: Arc<Setup>, entry: Arc<Entry>, mut stream: TcpStream, peer: IpAddr) {

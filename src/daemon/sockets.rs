@@ -3,7 +3,8 @@
 //! What is new is bound before anything changes, and what is gone is closed after that. Where the two meet on one port (`0.0.0.0:25` in place of
 //! `10.0.0.1:25`), the system lets both be there only if both say so (SO_REUSEPORT, socket(7)). They do for the moments of binding and of
 //! listening, and as late as anything can still fail nobody can connect to the new one. So the port is never left, and there is nothing to bind
-//! again if the new address cannot be had. A socket that the service manager has passed on is its own, and does not make room.
+//! again if the new address cannot be had. Who connects between the last look at a socket that goes and its end (microseconds) has to connect
+//! again. A socket that the service manager has passed on is its own, and does not make room.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use super::{Fault, Inherited};
 
 /// Connections that wait to be accepted, as the standard library has it for other listeners; the system's own limit (net.core.somaxconn) is
 /// often lower.
-const BACKLOG: u32 = 4_096;
+pub(super) const BACKLOG: u32 = 4_096;
 
 /// What to do where the relay itself is in the way.
 const OWN: &str = "; the relay itself listens on that port, with another address of its configuration: leave one of the two out";
