@@ -173,7 +173,6 @@ async fn settle<S: Spool>(
     // in doubt, and its budget as it was really used. The next attempt on its connection begins while the end of this one is still being told.
     let (pause, refused) = (judgement.pause.clone(), upstream.refused(judgement.pause.as_ref()));
     shared.tell(Event::Ended(Ended { delivery: delivery.id, started, used: used(&judgement), pause }, refused));
-    tokio::task::yield_now().await;
     let elsewhere = judgement.elsewhere && chance == Chance::First;
     let counts = judgement.counts && !elsewhere;
     let attempts = delivery.attempts + u32::from(counts);
