@@ -168,21 +168,27 @@ impl History {
     /// If the database cannot be read.
     pub async fn settled(&self, message: QueueId) -> Result<Vec<(String, Left)>, StoreError> {
         let Some(reader) = self.opened().as_ref().map(|open| open.reader.clone()) else { return Ok(Vec::new()) };
+        self.written().await;
+        reader.ask(move |connection| search::settled(connection, message)).await
+    }
+
+    /// Waits until all that was given so far is written, or lost.
+    async fn written(&self) {
         let (written, is_written) = oneshot::channel();
         self.give(Errand::Tell(written)).await;
         // It may be resting.
         self.opened().iter().flat_map(|open| &open.writer).for_each(|writer| writer.thread().unpark());
         // If the writer is gone, there is nothing that it could still write.
         let _ = is_written.await;
-        reader.ask(move |connection| search::settled(connection, message)).await
     }
 
-    /// What fits, newest first.
+    /// What fits, newest first; also of what was given to be remembered just before.
     ///
     /// # Errors
     /// If the database cannot be read.
     pub async fn find(&self, search: Search) -> Result<Found, StoreError> {
         let Some(reader) = self.opened().as_ref().map(|open| open.reader.clone()) else { return Ok(Found::default()) };
+        self.written().await;
         reader.ask(move |connection| search::find(connection, &search)).await
     }
 
