@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
+use tokio::sync::oneshot;
 
 use super::dispatch::Event;
 use super::notices::{self, Told};
@@ -19,25 +20,35 @@ use crate::reply::{self, Cause, Disposition, Judgement, Outcome, PauseLength, St
 use crate::schedule::{Blame, Chance, Ended, Scheduler};
 use crate::smtp::{EnhancedStatus, Mailbox};
 use crate::store::history::{Left, Record, Tried};
-use crate::store::{Job, Settled, Settlement, Spool, StoreError};
+use crate::store::{Job, Settled, Settlement, Spool, Start, Started, StoreError};
 use crate::telemetry;
 use crate::upstream::{self, Protection, Transaction};
 
 /// How long to wait before the store is asked again for what it could not do.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Tries one delivery, to so many of its recipients, on one account and records what came of it. That it begins is recorded. `heard` is what
-/// [`Upstream::heard`] said then.
+/// Tries one delivery, to so many of its recipients, on one account and records what came of it; by this configuration, as it was decided at
+/// that time. It begins when `begun` says that this is recorded; if that says nothing, it does not. `heard` is what [`Upstream::heard`] said
+/// at that time.
 pub(super) async fn run<S: Spool>(
     shared: Arc<Shared<S>>,
     setup: Arc<Setup>,
-    (account, recipients, chance, heard): (AccountName, u16, Chance, u64),
+    (Start { delivery, account, recipients }, chance, heard): (Start, Chance, u64),
     started: Timestamp,
-    mut job: Job,
+    begun: oneshot::Receiver<Started>,
 ) {
+    let mut job = match begun.await {
+        Ok(Started::Begun(job)) => job,
+        Ok(Started::Gone) => return shared.tell(Event::Gone(delivery)),
+        Ok(Started::Unreadable(why)) => {
+            telemetry::store_busy("starting an attempt", &why);
+            return shared.tell(Event::PutBack { delivery, due: shared.clock.now() + STORE_RETRY });
+        }
+        Err(_) => return,
+    };
     let left_out = job.delivery.recipients.split_off(usize::from(recipients).min(job.delivery.recipients.len())).len();
     let Some(upstream) = setup.accounts.get(&account) else {
-        return shared.tell(Event::PutBack { delivery: job.delivery.id, due: started + STORE_RETRY });
+        return shared.tell(Event::PutBack { delivery, due: started + STORE_RETRY });
     };
     if chance == Chance::Again {
         setup.pool.renew(&account);
@@ -53,7 +64,7 @@ pub(super) async fn run<S: Spool>(
         Err(trouble) => reply::judge_open(&setup.catalogue, &trouble, job.delivery.recipients.len()),
     };
     weigh(&shared, (&account, started), job.message.id, &mut judgement);
-    settle(&shared, (&setup, upstream), account, course, job, left_out, judgement).await;
+    settle(&shared, (&setup, upstream), account, course, *job, left_out, judgement).await;
 }
 
 /// Where a reply that nobody knows refuses a message for good: finds out, as far as that can be known, whether the message or the account is to blame.

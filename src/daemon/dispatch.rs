@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::mail::{AccountName, DeliveryId, Queued};
 use crate::reply::PauseLength;
 use crate::schedule::{Chance, Change, Decision, Ended, Probed, Scheduler, Who};
-use crate::store::{Spool, Start, Started, StoreError};
+use crate::store::{Spool, Start, StoreError};
 use crate::telemetry;
 use crate::upstream::Turns;
 
@@ -21,8 +21,8 @@ use crate::upstream::Turns;
 pub(super) enum Event {
     /// These were accepted.
     Add(Vec<Queued>),
-    /// It is recorded that these attempts begin, and this is what the store says, in their order; or it is not, and none does.
-    Begun(Beginning, Result<Vec<Started>, StoreError>),
+    /// It could not be recorded that these attempts begin, and none does.
+    NotBegun(Beginning, StoreError),
     /// An attempt ended; perhaps because a login of these was refused.
     Ended(Ended, Option<Turns>),
     /// The store has recorded the end of an attempt.
@@ -38,7 +38,9 @@ pub(super) enum Event {
         /// The account that they do better without for the moment, and whether the attempt did not count because of that.
         elsewhere: Option<(AccountName, Chance)>,
     },
-    /// An attempt did not begin, because the store could not record it.
+    /// An attempt did not begin: the store does not know its delivery any more.
+    Gone(DeliveryId),
+    /// An attempt did not begin, because what it needs is not to be had.
     PutBack {
         /// Which.
         delivery: DeliveryId,
@@ -55,20 +57,8 @@ pub(super) enum Event {
     Ask(Question),
 }
 
-/// Attempts that were decided on.
-pub(super) struct Beginning {
-    /// The configuration by which they were: they are made by it too.
-    setup: Arc<Setup>,
-    /// With what [`Upstream::heard`] said then.
-    starts: Vec<(Start, Chance, u64)>,
-    at: Timestamp,
-}
-
-impl std::fmt::Debug for Beginning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.starts.fmt(f)
-    }
-}
+/// Attempts that were decided on, each with what [`Upstream::heard`] said then.
+type Beginning = Vec<(Start, Chance, u64)>;
 
 /// See [`Event::Switch`].
 pub(super) struct Switch {
@@ -133,8 +123,7 @@ pub(super) async fn run<S: Spool>(
             // What is reserved is durable before anything of it is used. What was given back or used up may wait: until it is recorded it counts
             // as in flight, and after a crash as used.
             if !starts.is_empty() {
-                let beginning = Beginning { setup, starts, at: now };
-                begin(&shared, &mut scheduler, &mut books, &mut attempts, beginning).await;
+                begin((&shared, &setup, now), &mut scheduler, &mut books, &mut attempts, starts).await;
             } else if books.are_late(now) || !probes.is_empty() {
                 books.keep(&shared, &mut scheduler).await;
             }
@@ -172,7 +161,10 @@ pub(super) async fn run<S: Spool>(
                         scheduler.add(now, queued);
                     }
                 }
-                Event::Begun(beginning, started) => begun(&shared, &mut scheduler, &mut books, &mut attempts, beginning, started),
+                Event::NotBegun(beginning, error) => {
+                    books.failed(&shared, &error, STARTING);
+                    put_back(now, &mut scheduler, &beginning);
+                }
                 Event::Ended(ended, refused) => {
                     changes.extend(scheduler.ended(now, &ended));
                     books.note(now);
@@ -193,6 +185,11 @@ pub(super) async fn run<S: Spool>(
                         Some((account, _)) => scheduler.avoid(delivery, &account),
                         None => {}
                     }
+                }
+                Event::Gone(delivery) => {
+                    scheduler.put_back(now, delivery, now);
+                    scheduler.settled(now, delivery, 0, now);
+                    books.note(now);
                 }
                 Event::PutBack { delivery, due } => {
                     scheduler.put_back(now, delivery, due);
@@ -256,68 +253,39 @@ fn begin_probes<S: Spool>(
     }
 }
 
-/// Has it recorded that these attempts begin, all at once: what ends meanwhile need not wait for that.
+/// Has it recorded that these attempts begin, all at once: what ends meanwhile need not wait for that. Each waits for it by itself, and goes
+/// on without another word from here: whatever lies between the end of an attempt and the next on its connection is time lost.
 async fn begin<S: Spool>(
-    shared: &Arc<Shared<S>>,
+    (shared, setup, now): (&Arc<Shared<S>>, &Arc<Setup>, Timestamp),
     scheduler: &mut Scheduler,
     books: &mut Books,
     attempts: &mut JoinSet<()>,
     beginning: Beginning,
 ) {
-    let starts = beginning.starts.iter().map(|(start, ..)| start.clone()).collect();
-    let Some(starting) = books.start(shared, scheduler, starts, beginning.at).await else {
+    let starts = beginning.iter().map(|(start, ..)| start.clone()).collect();
+    let Some(starting) = books.start(shared, scheduler, starts, now).await else {
         // The books are behind and know it.
-        return put_back(shared, scheduler, &beginning);
+        return put_back(now, scheduler, &beginning);
     };
+    let mut waiting = Vec::with_capacity(beginning.len());
+    for (start, chance, heard) in &beginning {
+        let (tell, told) = oneshot::channel();
+        attempts.spawn(attempt::run(shared.clone(), setup.clone(), (start.clone(), *chance, *heard), now, told));
+        waiting.push(tell);
+    }
     let shared = shared.clone();
     attempts.spawn(async move {
-        let started = starting.await;
-        shared.tell(Event::Begun(beginning, started));
+        match starting.await {
+            // Whoever waited may have been ended.
+            Ok(started) => waiting.into_iter().zip(started).for_each(|(tell, started)| drop(tell.send(started))),
+            Err(error) => shared.tell(Event::NotBegun(beginning, error)),
+        }
     });
 }
 
-/// Lets those begin of which it is recorded that they do.
-fn begun<S: Spool>(
-    shared: &Arc<Shared<S>>,
-    scheduler: &mut Scheduler,
-    books: &mut Books,
-    attempts: &mut JoinSet<()>,
-    beginning: Beginning,
-    started: Result<Vec<Started>, StoreError>,
-) {
-    let started = match started {
-        Ok(started) => started,
-        Err(error) => {
-            books.failed(shared, &error, STARTING);
-            return put_back(shared, scheduler, &beginning);
-        }
-    };
-    let now = shared.clock.now();
-    let Beginning { setup, starts, at } = beginning;
-    for ((start, chance, heard), started) in starts.into_iter().zip(started) {
-        match started {
-            Started::Begun(job) => {
-                let how = (start.account, start.recipients, chance, heard);
-                drop(attempts.spawn(attempt::run(shared.clone(), setup.clone(), how, at, *job)));
-            }
-            Started::Gone => {
-                scheduler.put_back(now, start.delivery, now);
-                scheduler.settled(now, start.delivery, 0, now);
-                books.note(now);
-            }
-            Started::Unreadable(why) => {
-                telemetry::store_busy("starting an attempt", &why);
-                scheduler.put_back(now, start.delivery, now + STORE_RETRY);
-                books.note(now);
-            }
-        }
-    }
-}
-
 /// None of these begins; they come again after a while.
-fn put_back<S: Spool>(shared: &Shared<S>, scheduler: &mut Scheduler, beginning: &Beginning) {
-    let now = shared.clock.now();
-    beginning.starts.iter().for_each(|(start, ..)| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
+fn put_back(now: Timestamp, scheduler: &mut Scheduler, beginning: &Beginning) {
+    beginning.iter().for_each(|(start, ..)| scheduler.put_back(now, start.delivery, now + STORE_RETRY));
 }
 
 fn next(phase: Phase) -> Phase {

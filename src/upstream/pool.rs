@@ -90,7 +90,8 @@ pub async fn deliver(
         }
         origin = Origin::Replaced;
     }
-    match Connection::open(endpoint, login).await {
+    // In its own place: it is much larger than the rest, and seldom needed.
+    match Box::pin(Connection::open(endpoint, login)).await {
         Ok(mut connection) => {
             let report = connection.transact(transaction).await;
             attempt(pool, account, connection, report, origin)

@@ -2,11 +2,10 @@
 //!
 //! Operations come over a channel. The writer takes all that wait (up to [`GROUP_MAX`] or [`GROUP_OCTETS_MAX`]), runs them in one transaction,
 //! and answers each after the commit: one sync for all, and no delay added where somebody waits for it. Nobody waits for the end of an attempt:
-//! it lingers for up to [`LINGER`], because most often the next attempt on its connection begins at once, and then both are one transaction. If
-//! anything in a group fails, the group is rolled back and its operations are run again one by one, each in a transaction of its own, so that
-//! only the guilty one fails. What they used of the budgets is written last in each transaction, once for each line of a ledger. To record a
-//! delivery on a full disk, the ballast is given up and the log is copied into the database: from then on the log is overwritten in place, and
-//! deletions need no more room however long the disk stays full.
+//! ends gather for up to [`LINGER`] and keep out of the way of what is waited for. If anything in a group fails, the group is rolled back and its
+//! operations are run again one by one, each in a transaction of its own, so that only the guilty one fails. What they used of the budgets is
+//! written last in each transaction, once for each line of a ledger. To record a delivery on a full disk, the ballast is given up and the log is
+//! copied into the database: from then on the log is overwritten in place, and deletions need no more room however long the disk stays full.
 //!
 //! Invariants: an operation is answered `Ok` only after a commit that was synced; after a fatal fault nothing is written any more. The
 //! checkpoint, which copies the log into the database, comes after the answers, from here and not from SQLite's own hook, which would swallow
@@ -20,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::oneshot;
 
 use super::incoming::Body;
 use super::place::{Doomed, Place};
@@ -38,7 +38,7 @@ use crate::store::{
 const GROUP_MAX: usize = 512;
 /// Octets of content in one transaction, at most, give or take one operation.
 const GROUP_OCTETS_MAX: usize = 32 << 20;
-/// How long the ends of attempts wait for something that they can be recorded with.
+/// How long the ends of attempts gather: what a crash finds unrecorded is in doubt, and no longer wait has proved faster.
 const LINGER: Duration = Duration::from_millis(2);
 /// Pages in the write-ahead log from which it is copied into the database: SQLite's own default, and measured to be right. The log then stays
 /// small and is overwritten in place, which is three times as fast as letting it grow.
@@ -154,8 +154,9 @@ impl Writer {
     }
 
     /// Writes until all senders are gone and all that they sent is written; then leaves an empty log.
-    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(group) = gather(&mut requests) {
+    pub(super) fn run(mut self, requests: mpsc::Receiver<Request>) {
+        let mut waiting = Waiting::new(requests, LINGER);
+        while let Some(group) = waiting.group() {
             self.record(group);
             self.keep_log_short(LOG_PAGES);
             self.ballast.restore();
@@ -315,24 +316,56 @@ impl Writer {
     }
 }
 
-/// Waits for a group. None: nobody is left who could send anything.
-fn gather(requests: &mut mpsc::Receiver<Request>) -> Option<Vec<Request>> {
-    let mut group = vec![requests.blocking_recv()?];
-    let mut octets = 0;
-    let lingers = Instant::now() + LINGER;
-    while let Some(last) = group.last() {
-        octets += last.operation.octets();
-        if group.len() == GROUP_MAX || octets >= GROUP_OCTETS_MAX {
-            break;
-        }
-        let next = requests.try_recv().ok();
-        let only_ends = || group.iter().all(|request| matches!(request.operation, Operation::Settle(_)));
-        match next.or_else(|| only_ends().then(|| receive_until(requests, lingers)).flatten()) {
-            Some(next) => group.push(next),
-            None => break,
+/// What waits for the writer.
+struct Waiting {
+    requests: mpsc::Receiver<Request>,
+    /// Ends of attempts: see the head of this file.
+    ends: Vec<Request>,
+    /// When they are to be recorded at the latest, if there are any.
+    due: Instant,
+    linger: Duration,
+}
+
+impl Waiting {
+    fn new(requests: mpsc::Receiver<Request>, linger: Duration) -> Self {
+        Self { requests, ends: Vec::new(), due: Instant::now(), linger }
+    }
+
+    /// Waits for the next group. None: nobody is left who could send anything, and all that was sent has been in a group.
+    fn group(&mut self) -> Option<Vec<Request>> {
+        let (mut group, mut octets) = (Vec::new(), self.ends.iter().map(|end| end.operation.octets()).sum::<usize>());
+        let mut next = self.requests.try_recv();
+        loop {
+            while let Ok(request) = next {
+                octets += request.operation.octets();
+                self.sort(request, &mut group);
+                if group.len() + self.ends.len() >= GROUP_MAX || octets >= GROUP_OCTETS_MAX {
+                    group.append(&mut self.ends);
+                    return Some(group);
+                }
+                next = self.requests.try_recv();
+            }
+            let closed = matches!(next, Err(TryRecvError::Disconnected));
+            if closed || self.due <= Instant::now() {
+                group.append(&mut self.ends);
+            }
+            if closed || !group.is_empty() {
+                return Some(group).filter(|group| !group.is_empty());
+            }
+            let waited = if self.ends.is_empty() { self.requests.blocking_recv() } else { receive_until(&mut self.requests, self.due) };
+            next = waited.map_or_else(|| self.requests.try_recv(), Ok);
         }
     }
-    Some(group)
+
+    fn sort(&mut self, request: Request, group: &mut Vec<Request>) {
+        if !matches!(request.operation, Operation::Settle(_)) {
+            return group.push(request);
+        }
+        if self.ends.is_empty() {
+            self.due = Instant::now() + self.linger;
+        }
+        self.ends.push(request);
+    }
 }
 
 /// The next one, if it comes in time.

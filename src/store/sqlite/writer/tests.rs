@@ -113,6 +113,29 @@ fn what_waits_together_is_committed_together() {
     assert_eq!(bench.queued().len(), 100);
 }
 
+/// The groups that are made of these, which have all been sent; of each whether its operations are ends of attempts.
+fn groups(linger: Duration, operations: Vec<Operation>) -> Vec<Vec<bool>> {
+    let (send, requests) = mpsc::channel(operations.len());
+    for operation in operations {
+        send.try_send(Request { operation, answer: oneshot::channel().0 }).expect("room");
+    }
+    let mut waiting = Waiting::new(requests, linger);
+    let mut groups = vec![waiting.group().expect("the first")];
+    drop(send);
+    groups.extend(std::iter::from_fn(|| waiting.group()));
+    groups.iter().map(|group| group.iter().map(|request| matches!(request.operation, Operation::Settle(_))).collect()).collect()
+}
+
+#[test]
+fn ends_of_attempts_gather_and_keep_nobody_waiting() {
+    let ends_and_mail = || vec![settle(1), accept(2, 10), settle(3), accept(4, 10)];
+    assert_eq!(groups(Duration::from_secs(3_600), ends_and_mail()), [[false, false], [true, true]]);
+    assert_eq!(groups(Duration::ZERO, ends_and_mail()), [[false, false, true, true]], "their time has come");
+    assert_eq!(groups(LINGER, vec![settle(1), settle(2)]), [[true, true]], "and comes without anything else");
+    let many = || (0..2 * GROUP_MAX as i64).map(settle).collect();
+    assert_eq!(groups(Duration::from_secs(3_600), many()).iter().map(Vec::len).collect::<Vec<_>>(), [GROUP_MAX, GROUP_MAX]);
+}
+
 #[test]
 fn only_the_guilty_fails() {
     let mut bench = Bench::new();
