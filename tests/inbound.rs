@@ -453,6 +453,52 @@ fn the_hash_that_the_command_prints_lets_the_user_in() {
 }
 
 #[test]
+fn the_end_of_a_certificate_is_announced_to_operators_with_all_that_needs_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let make = |days: &str| {
+        let out = folder.path().join(days).display().to_string();
+        std::fs::create_dir(&out).expect("made");
+        let (status, files, said) = run(&["certificate", "--name", NAME, "--days", days, "--out", &out], "");
+        assert_eq!(status, 0, "{said}");
+        files
+    };
+    let (soon, later) = (make("6"), make("60"));
+    let world = World::with(
+        1,
+        |_| {},
+        |setup| {
+            setup
+                .with(&format!("[admin]\nlisten = \"127.0.0.1:0\"\n{soon}"))
+                .with(&format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\n{soon}"))
+                .with(&format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"implicit\"\n{later}"))
+        },
+    );
+    let file = folder.path().join("6/relay.pem").display().to_string();
+    let ends = world.relay.wait_for("the announcement", |line| line["event"] == "credential-ends");
+    assert_eq!((&ends["level"], &ends["name"], &ends["days"]), (&"ERROR".into(), &file.as_str().into(), &6.into()));
+    // As the configuration has them: port 0 is whichever is free.
+    assert_eq!(ends["used_by"], "listener 127.0.0.1:0, page 127.0.0.1:0");
+    let alarm = world.relay.wait_for("the alarm", |line| line["event"] == "alarm-raised");
+    assert_eq!(alarm["alarm"], format!("certificate-ending {file}"));
+    let why = alarm["why"].as_str().unwrap_or_default();
+    assert!(
+        why.contains("within 6 days; then clients that look at it send nothing to 127.0.0.1:0, browsers warn of the page. Put"),
+        "{why}"
+    );
+    let (status, _, said) = run(&["check", "--config", &world.setup.write().display().to_string()], "");
+    assert_eq!((status, said.matches("6/relay.pem ends within 6 days, on ").count()), (0, 2), "{said}");
+    assert!(!said.contains("60/relay.pem"), "{said}");
+
+    // It is looked at once an hour, and at a reload.
+    for name in ["relay.pem", "relay.key"] {
+        std::fs::copy(folder.path().join("60").join(name), folder.path().join("6").join(name)).expect("put in its place");
+    }
+    world.relay.signal("HUP");
+    let over = world.relay.wait_for("its end", |line| line["event"] == "alarm-cleared");
+    assert_eq!(over["alarm"], alarm["alarm"]);
+}
+
+#[test]
 fn a_certificate_that_the_command_makes_can_be_used_and_is_never_overwritten() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().to_str().expect("UTF-8");

@@ -397,8 +397,8 @@ fn an_end_that_comes_near_is_announced_at_start_and_by_check() {
     let relay = tenant.start();
     let ends = event(&relay, "credential-ends");
     assert_eq!(
-        (text(&ends, "level"), text(&ends, "app"), text(&ends, "what"), ends["days"].as_i64()),
-        ("ERROR", "hve", "certificate", Some(6))
+        (text(&ends, "level"), text(&ends, "used_by"), text(&ends, "what"), ends["days"].as_i64()),
+        ("ERROR", "app hve", "certificate", Some(6))
     );
     assert!(text(&ends, "ends").starts_with(&date), "{ends}");
     let alarm = event(&relay, "alarm-raised");

@@ -9,15 +9,14 @@ use super::password::{self, CLIENT_SECRET, PASSWORD};
 use super::problem::{At, Findings, Place};
 use super::reader::{Document, Section};
 use super::routes::check_certificates;
-use super::{Credentials, Proof, value};
+use super::{Credentials, Proof, ending, value};
 use crate::{
-    clock::{Clock, Timestamp},
     mail::AppName,
     schedule,
     smtp::Mailbox,
     upstream::{
         Timeouts,
-        oauth::{App, CertificateFault, ClientCertificate, ClientProof, TokenUrl, days_left},
+        oauth::{App, CertificateFault, ClientCertificate, ClientProof, TokenUrl},
     },
 };
 
@@ -25,11 +24,10 @@ use crate::{
 const SCOPE: &str = "https://outlook.office.com/.default";
 /// HVE refuses tokens that end soon, within some ten minutes; twice that is in use elsewhere.
 const RENEW_BEFORE: Duration = Duration::from_secs(1_200);
+/// What is the matter when its secret or certificate has ended.
+const NO_MAIL: &str = "no mail leaves through this application";
 /// How long a refusal is the answer to everybody who asks, unless accounts are tried again sooner.
 const REMEMBERED: Duration = Duration::from_secs(30);
-/// Days before its end from which a certificate is worth a warning.
-const SOON: i64 = 30;
-
 /// `[[app]]`
 pub(super) struct Apps {
     /// By name.
@@ -82,7 +80,7 @@ fn app(section: &Section<'_>, findings: &Findings<'_>, name: &str, schedule: &sc
             "remove it: a certificate says itself when it ends",
         );
     } else if let Some(ends) = &secret_ends {
-        warn_of_end(ends.value, "the client secret", &ends.place, "make a new one in Entra", findings);
+        ending::warn(ends.value, ("the client secret", NO_MAIL), &ends.place, "make a new one in Entra", findings);
     }
     Some(App {
         name: AppName::new(name),
@@ -147,13 +145,8 @@ fn check_identity(certificate: &At<PathBuf>, key: &At<PathBuf>, findings: &Findi
     match ClientCertificate::read(&certificate.value, &key.value) {
         Ok(read) => {
             let what = certificate.value.display().to_string();
-            warn_of_end(
-                read.not_after(),
-                &what,
-                &certificate.place,
-                "upload a new one to the application in Entra, and put it here",
-                findings,
-            );
+            let hint = "upload a new one to the application in Entra, and put it here";
+            ending::warn(read.not_after(), (&what, NO_MAIL), &certificate.place, hint, findings);
         }
         Err(fault @ CertificateFault::Certificate { .. }) => {
             findings.problem(&certificate.place, fault.to_string(), "write the path of the application's certificate in PEM form");
@@ -168,17 +161,6 @@ fn check_identity(certificate: &At<PathBuf>, key: &At<PathBuf>, findings: &Findi
         Err(fault @ CertificateFault::Mismatch { .. }) => {
             findings.problem(&key.place, fault.to_string(), "write the two that were made together");
         }
-    }
-}
-
-fn warn_of_end(end: Timestamp, what: &str, place: &Place, hint: &str, findings: &Findings<'_>) {
-    let now = Clock::wall();
-    let date = end.date();
-    match days_left(end, now) {
-        0 => findings.warning(place, format!("{what} has ended on {date}: no mail leaves through this application"), hint),
-        1 => findings.warning(place, format!("{what} ends within a day, on {date}"), hint),
-        days if days <= SOON => findings.warning(place, format!("{what} ends within {days} days, on {date}"), hint),
-        _ => {}
     }
 }
 

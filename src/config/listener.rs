@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::problem::{At, Findings, Place};
 use super::reader::{Document, Section};
-use super::{password, value};
+use super::{ending, password, value};
 use crate::mail::ClientName;
 use crate::session::{Auth, Entrance, Tls};
 use crate::tls::{Certificate, CertificateError, CertificateFiles};
@@ -77,9 +77,9 @@ fn clients(section: &Section<'_>, findings: &Findings<'_>) -> Option<Vec<ClientN
 }
 
 /// The certificate's files, which are read now to find out whether they will do; they are read again when the relay starts.
-pub(super) fn certificate(section: &Section<'_>, findings: &Findings<'_>, tls: Tls) -> Option<CertificateFiles> {
+pub(super) fn certificate(section: &Section<'_>, findings: &Findings<'_>, wanted: Tls) -> Option<CertificateFiles> {
     const HINT: &str = "certificate_file = \"/etc/hve-relay/relay.pem\"; `hve-relay certificate` makes one that signs itself";
-    if tls == Tls::None {
+    if wanted == Tls::None {
         for key in ["certificate_file", "key_file"].into_iter().filter(|key| section.has(key)) {
             let _ = section.get(key, value::path);
             findings.warning(&section.place_of(key), "nothing uses it without TLS", "write tls = \"starttls\", or remove it");
@@ -98,6 +98,8 @@ pub(super) fn certificate(section: &Section<'_>, findings: &Findings<'_>, tls: T
     if let Err(error) = Certificate::load(files.clone()) {
         let place = if error.is_about_the_key(&files) { &key_place } else { &chain.place };
         report(&error, place, findings);
+    } else {
+        ending::warn_of(&files.chain, "who looks at it ends the connection", &chain.place, "put a new one in its place", findings);
     }
     Some(files)
 }

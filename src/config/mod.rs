@@ -13,6 +13,7 @@ mod admin;
 mod app;
 mod control;
 mod effective;
+mod ending;
 mod history;
 mod inbound;
 mod include;

@@ -16,7 +16,7 @@ use super::limits::{self, Written};
 use super::problem::{At, Findings, Place};
 use super::profile::{Kind, Profile, Service};
 use super::reader::{Document, Section};
-use super::{password, reader, sender, value};
+use super::{ending, password, reader, sender, value};
 use crate::{
     budget::Limits,
     intake::{self, Policy},
@@ -351,7 +351,11 @@ fn identity(section: &Section<'_>, findings: &Findings<'_>) -> Option<Identity> 
     let identity = Identity { certificate_file: certificate.value, key_file: key.value };
     // It is read again when connections are made.
     match tls::check_identity(&identity) {
-        Ok(()) => return Some(identity),
+        Ok(()) => {
+            let (then, hint) = ("the server may not know the relay any more", "put a new one and its key in their place");
+            ending::warn_of(&identity.certificate_file, then, &certificate.place, hint, findings);
+            return Some(identity);
+        }
         Err(TlsError::Refused(_)) => {
             let (own, certificate) = (identity.key_file.display(), identity.certificate_file.display());
             let hint = "write the path of the key that belongs to the first certificate of client_certificate_file";

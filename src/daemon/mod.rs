@@ -22,6 +22,7 @@ mod control;
 mod descriptors;
 mod dispatch;
 mod doubt;
+mod endings;
 mod flow;
 mod habits;
 mod health;
@@ -224,7 +225,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     tasks.spawn(reloading.run(shared.clone(), listening));
     tasks.spawn(alarms::run(shared.clone()));
     tasks.spawn(alarms::watch(shared.clone()));
-    tasks.spawn(tokens::announce(shared.clone()));
+    tasks.spawn(endings::announce(shared.clone()));
     tasks.spawn(notices::run(shared.clone()));
     tasks.spawn(notices::watch(shared.clone()));
     tasks.spawn(habits::run(shared.clone()));

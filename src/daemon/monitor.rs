@@ -5,16 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::control::ask;
-use super::{Phase, Shared, tokens};
+use super::endings::Ending;
+use super::{Phase, Shared};
 use crate::admin::Refusal;
-use crate::clock::Timestamp;
 use crate::intake::ClientSettings;
 use crate::mail::Class;
 use crate::schedule::{AccountStatus, Reason, Scheduler};
 use crate::store::{Spool, StoreError};
-use crate::telemetry::{End, State};
-use crate::tls;
-use crate::upstream::oauth::App;
+use crate::telemetry::State;
 
 /// The values of a scrape.
 pub(super) async fn state<S: Spool>(shared: &Arc<Shared<S>>) -> Result<State, Refusal> {
@@ -29,15 +27,8 @@ pub(super) async fn state<S: Spool>(shared: &Arc<Shared<S>>) -> Result<State, Re
     };
     let state = ask(shared, scheduled).await?;
     let setup = shared.setup();
-    let apps: Vec<App> = setup.tokens.each().map(|(app, _)| app.clone()).collect();
-    let certificates = setup.certificates.clone();
-    let ends = move || {
-        let shown = certificates.iter().filter_map(|path| {
-            let at = Timestamp::from_millis(tls::ends(path)?.saturating_mul(1_000));
-            Some(End { kind: "certificate", name: path.display().to_string(), at })
-        });
-        apps.iter().filter_map(tokens::seen).chain(shown).collect()
-    };
+    let endings = setup.endings.clone();
+    let ends = move || endings.iter().filter_map(Ending::shown).collect();
     // If the runtime is ending, nobody is left to be told.
     let ends = tokio::task::spawn_blocking(ends).await.unwrap_or_default();
     let habits = {

@@ -2,11 +2,11 @@
 //! is ever done by half of one configuration and half of another.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fault;
+use super::endings::{self, Ending};
 use super::listener::Entry;
 use super::tokens::Tokens;
 use crate::config::{Config, Credentials, Route};
@@ -36,8 +36,8 @@ pub(super) struct Setup {
     pub price_per_million: f64,
     /// What each listener does with its connections, by the listener's number.
     pub entries: HashMap<usize, Arc<Entry>>,
-    /// The certificates that listeners show.
-    pub certificates: Vec<PathBuf>,
+    /// Secrets and certificates.
+    pub endings: Arc<[Ending]>,
     /// How long a stop waits for what is under way.
     pub grace: Duration,
 }
@@ -114,6 +114,7 @@ impl Setup {
         telemetry::expect(&clients, &names);
         Ok(Self {
             accounts: upstreams(&config, &tokens, former)?,
+            endings: endings::of(&config).into(),
             tokens,
             entries,
             policy: Arc::new(policy),
@@ -125,7 +126,6 @@ impl Setup {
             catalogue: Catalogue::extended(config.replies),
             notices: config.notices,
             price_per_million: config.price_per_million,
-            certificates: config.listeners.into_iter().filter_map(|listener| Some(listener.certificate?.chain)).collect(),
             grace: config.grace,
         })
     }

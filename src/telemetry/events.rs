@@ -19,7 +19,7 @@ use crate::smtp::{Mailbox, Reply, ReversePath};
 use crate::store::history::Trouble;
 use crate::store::sqlite::Damaged;
 use crate::upstream::Protection;
-use crate::upstream::oauth::{App, News};
+use crate::upstream::oauth::News;
 
 /// The relay is ready: every listener is bound and the queue is recovered.
 pub fn started(version: &str, listeners: &[SocketAddr], accounts: usize, queued: usize, in_doubt: usize) {
@@ -538,12 +538,11 @@ pub fn token(app: &AppName, news: &News) {
     }
 }
 
-/// An application's secret or certificate ends soon, or has ended.
-pub fn credential_ends(app: &App, end: Timestamp, days: i64) {
-    let (what, advice) = (app.proof.what(), app.proof.renewal());
+/// A secret or certificate ends soon, or has ended.
+pub fn credential_ends(name: &str, used_by: &str, what: &str, end: Timestamp, days: i64, advice: &str) {
     macro_rules! line {
         ($level:ident) => {
-            $level!(target: UPSTREAM, event = "credential-ends", app = %app.name, what, ends = %end, days, advice, "an application's {what} ends")
+            $level!(target: UPSTREAM, event = "credential-ends", name, used_by, what, ends = %end, days, advice, "a {what} ends")
         };
     }
     // A week is what it may take to find who can do this.

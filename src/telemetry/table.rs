@@ -136,8 +136,8 @@ pub const EVENTS: &[Event] = &[
     row("token-refused", Upstream, &[Error], "app reason advice left",
         "an application gets no token until somebody acts; told once, and the mail of its accounts stays queued",
         "as `advice` says; then `hve-relay accounts resume` tries again at once"),
-    row("credential-ends", Upstream, &[Warn, Error], "app what ends days advice",
-        "an application's client secret or certificate ends soon, or has ended; told 30, 14, 7, 3 and 1 days before, and from then on at \
+    row("credential-ends", Upstream, &[Warn, Error], "name used_by what ends days advice",
+        "an application's client secret, or a certificate of an application, a listener, the page or a route, ends soon, or has ended; told 30, 14, 7, 3 and 1 days before, and from then on at \
          every start",
         "as `advice` says"),
     row("removed", Schedule, &[Info], "queue_id",
@@ -322,6 +322,7 @@ pub const FIELDS: &[Field] = &[
     field("listener", Words, "the listener's address and port"),
     field("listeners", Words, "where the relay listens"),
     field("message_id", Words, "the message's Message-ID, by which it is found everywhere; shown as it is"),
+    field("name", Text, "the application or the file"),
     field("needed", Words, "how many open files all of it can need"),
     field("notice", Words, "the queue id of the notice"),
     field("nrcpt", Words, "how many recipients"),
@@ -353,6 +354,7 @@ pub const FIELDS: &[Field] = &[
     field("to_level", Words, "the level from here on"),
     field("until", Words, "until when; empty: until somebody ends it"),
     field("upstream_id", Text, "the upstream server's own name for the message: `InternalId` of Exchange Online, the key into its message trace"),
+    field("used_by", Text, "for what it is used"),
     field("user", Text, "who logged in; empty: nobody, or nobody has that name"),
     field("using", Words, "connections that are used at a time"),
     field("version", Words, "the relay's version"),

@@ -21,7 +21,7 @@ use crate::smtp::{EnhancedStatus, Mailbox, MessageDsn, RecipientDsn, Reply, Reve
 use crate::store::history::Trouble;
 use crate::store::sqlite::Damaged;
 use crate::upstream::Protection;
-use crate::upstream::oauth::{App, ClientProof, News, SecretPlace};
+use crate::upstream::oauth::News;
 
 /// One line: its target, its level, its fields.
 #[derive(Debug, Clone, Default)]
@@ -103,22 +103,6 @@ fn delivery(id: DeliveryId) -> Delivery {
     let recipient = Recipient { ordinal: 0, address: mailbox(), dsn: RecipientDsn::default() };
     let due = Timestamp::from_millis(0);
     Delivery { id, route: RouteName::new("hve"), class: Class::Internal, recipients: vec![recipient], attempts: 3, due }
-}
-
-fn app() -> App {
-    App {
-        name: AppName::new("relay"),
-        client_id: String::new(),
-        token_url: "https://login.example.com/token".parse().expect("an address"),
-        scope: String::new(),
-        proof: ClientProof::Secret(SecretPlace::Variable("SECRET".to_owned())),
-        secret_ends: None,
-        renew_before: Duration::ZERO,
-        tls_ca_file: None,
-        time_limit: Duration::ZERO,
-        remember_passing: Duration::ZERO,
-        remember_refusal: Duration::ZERO,
-    }
 }
 
 /// Has everything told, in each of its ways.
@@ -234,8 +218,8 @@ fn tell_all() {
         let fault = TokenFault { reason: "refused".to_owned(), pause, advice: "ask".to_owned() };
         token(&AppName::new("relay"), &News::Failed { fault, left: Some(Duration::from_secs(60)) });
     }
-    credential_ends(&app(), at, 3);
-    credential_ends(&app(), at, 14);
+    credential_ends("/etc/hve-relay/relay.pem", "listener 10.0.0.1:587, page 10.0.0.1:8025", "certificate", at, 3, "renew it");
+    credential_ends("hve", "app hve", "client secret", at, 14, "renew it");
 
     disk_low("full");
     store_busy("accepting", "locked");
