@@ -197,6 +197,31 @@ fn events_tell_what_changes_and_begin_with_what_is() {
 }
 
 #[test]
+fn what_the_page_shows_of_the_last_hours_outlives_a_restart() {
+    let count = |list: &serde_json::Value| list.as_array().expect("minutes").iter().filter_map(serde_json::Value::as_u64).sum::<u64>();
+    for history in ["1d", "none"] {
+        let keep = format!("[history]\nkeep = \"{history}\"");
+        let mut world = World::with(1, |_| {}, |setup| open(setup).client("notify = \"none\"").with(&keep));
+        world.client().accepted("app@contoso.com", &["a@contoso.com", "nobody@contoso.com"], &mail("both", b"text\r\n"));
+        let seen = |page| get(page, "/v1/overview", &[]).json();
+        world.relay.wait_for("the end", |line| line["event"] == "removed");
+        let before = seen(world.relay.page());
+        assert_eq!((count(&before["minutes"]["sent"]), count(&before["minutes"]["failed"])), (1, 1), "{before}");
+        world.relay.signal("TERM");
+        assert!(world.relay.ended().success());
+        world.relay = Relay::start(&world.setup.write());
+        let after = seen(world.relay.page());
+        for list in ["accepted", "sent", "deferred", "failed"] {
+            assert_eq!(count(&before["minutes"][list]), count(&after["minutes"][list]), "{list} with {keep}");
+        }
+        // Whoever keeps no history wants no address on the disk.
+        let failures = after["failures"].as_array().expect("a list");
+        assert_eq!(failures.iter().any(|failure| failure["to"] == "nobody@contoso.com"), history != "none", "{failures:?}");
+        assert!(after["since"].as_str() > before["since"].as_str(), "it runs since then");
+    }
+}
+
+#[test]
 fn listeners_and_bodies_have_a_limit() {
     let world = World::with(1, |_| {}, |setup| with_token(open(setup)));
     let page = world.relay.page();

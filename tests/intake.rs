@@ -130,7 +130,7 @@ fn what_was_counted_outlives_a_restart_until_it_is_to_be_forgotten() {
     world.relay.kill();
     std::fs::write(world.setup.data_dir().join("habits.json"), "{").expect("written");
     world.relay = Relay::start(&config(&world));
-    world.relay.wait_for("the complaint", |line| line["event"] == "habits-unreadable");
+    world.relay.wait_for("the complaint", |line| line["event"] == "counts-unreadable");
     assert_eq!(habits(&world), []);
 }
 

@@ -1,4 +1,4 @@
-//! How much mail came and went in each of the last minutes, and what failed last: counted from the start of the relay, in memory alone.
+//! How much mail came and went in each of the last minutes, and what failed last.
 //!
 //! A message counts once when it is accepted, and once for each attempt in which it was sent, deferred or failed to somebody. Limits:
 //! [`MINUTES`] minutes and [`FAILURES`] failures; older ones are forgotten.
@@ -27,6 +27,8 @@ pub struct Flow {
     minutes: VecDeque<Minute>,
     /// The newest first.
     failures: VecDeque<FailureEntry>,
+    /// Something was counted that was not taken to be kept.
+    has_changed: bool,
 }
 
 /// What happened in a minute.
@@ -75,12 +77,27 @@ pub struct FailureEntry {
 impl Flow {
     /// Nothing yet.
     pub fn new(now: Timestamp) -> Self {
-        Self { since: now, last: number(now), minutes: VecDeque::from([Minute::default()]), failures: VecDeque::new() }
+        let (minutes, failures) = (VecDeque::from([Minute::default()]), VecDeque::new());
+        Self { since: now, last: number(now), minutes, failures, has_changed: false }
+    }
+
+    /// What an earlier run has counted until minute `last`, and nothing since. A run that lies ahead of the clock counts as one until now.
+    pub fn restored(now: Timestamp, last: u64, minutes: impl IntoIterator<Item = Minute>, failures: Vec<FailureEntry>) -> Self {
+        let mut flow = Self { last: last.min(number(now)), ..Self::new(now) };
+        flow.minutes.extend(minutes);
+        // That of a new one is the oldest, unless nothing was restored.
+        if flow.minutes.len() > 1 {
+            flow.minutes.pop_front();
+        }
+        flow.failures.extend(failures.into_iter().take(FAILURES));
+        flow.advance(now);
+        flow
     }
 
     /// Counts something.
     pub fn count(&mut self, now: Timestamp, count: impl FnOnce(&mut Minute)) {
         self.advance(now);
+        self.has_changed = true;
         // Never empty.
         if let Some(minute) = self.minutes.back_mut() {
             count(minute);
@@ -91,9 +108,30 @@ impl Flow {
     pub fn failed(&mut self, failure: FailureEntry) {
         self.failures.truncate(FAILURES - 1);
         self.failures.push_front(failure);
+        self.has_changed = true;
     }
 
-    /// Since when it is counted.
+    /// Whether there is something new to be kept, which is to be done now.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// There is something new to be kept, for what was taken was not.
+    pub fn note_changed(&mut self) {
+        self.has_changed = true;
+    }
+
+    /// The number of the last minute, counted from 1970.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The minutes until then, oldest first.
+    pub fn each(&self) -> impl Iterator<Item = &Minute> {
+        self.minutes.iter()
+    }
+
+    /// Since when the relay runs.
     pub fn since(&self) -> Timestamp {
         self.since
     }
@@ -155,6 +193,23 @@ mod tests {
         accept(&mut flow, at(1, 0));
         assert_eq!(flow.minutes(at(4, 0)).accepted, [1, 0, 0, 3, 0]);
         assert_eq!(flow.minutes(at(4, 0)).sent, [0; 5]);
+    }
+
+    #[test]
+    fn another_run_goes_on_where_the_last_one_stopped() {
+        let mut flow = Flow::new(at(0, 0));
+        (0..3).for_each(|_| accept(&mut flow, at(1, 0)));
+        assert!(flow.take_changed() && !flow.take_changed());
+        let restored = |now| Flow::restored(now, flow.last(), flow.each().copied().collect::<Vec<_>>(), Vec::new());
+        assert_eq!(restored(at(4, 0)).minutes(at(4, 0)).accepted, [0, 3, 0, 0, 0]);
+        assert_eq!(restored(at(1, 59)).minutes(at(1, 59)).accepted, [0, 3], "within the same minute");
+        assert_eq!(restored(at(0, 30)).minutes(at(0, 30)).accepted, [0, 3], "the clock was set back");
+        assert_eq!(restored(at(100_000, 0)).minutes(at(100_000, 0)).accepted, [0; MINUTES]);
+        assert!(!restored(at(4, 0)).take_changed());
+        assert_eq!(restored(at(4, 0)).since(), at(4, 0));
+        let many = vec![Minute { accepted: 1, ..Minute::default() }; 2 * MINUTES];
+        assert_eq!(Flow::restored(at(4, 0), number(at(4, 0)), many, Vec::new()).minutes(at(4, 0)).accepted, [1; MINUTES]);
+        assert_eq!(Flow::restored(at(4, 0), number(at(4, 0)), Vec::new(), Vec::new()).minutes(at(4, 0)).accepted, [0]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::dispatch::{Event, Question};
 use super::reload::Asked;
 use super::socket::{self, Socket};
 use super::web::PageListener;
-use super::{Phase, Shared, Shutdown, habits, letters, monitor, operate, past};
+use super::{Phase, Shared, Shutdown, counts, letters, monitor, operate, past};
 use crate::admin::{
     self, Access, AccountEntry, Accounts, Action, BringIn, BroughtIn, Changed, Clients, Detail, Filter, Operator, Overview, Page, Parts,
     Pieces, Range, Refusal, Relay, Reloaded, Report, ReportQuery, SCAN, Status, Target, Time, Totals, Trace, TraceQuery,
@@ -220,7 +220,7 @@ impl<S: Spool> Relay for Control<S> {
             *habits = Habits::new(self.shared.clock.now());
             counted
         };
-        habits::save(&self.shared).await;
+        counts::save(&self.shared).await;
         telemetry::habits_forgotten(&by);
         Ok(counted)
     }

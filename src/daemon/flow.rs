@@ -1,13 +1,43 @@
-//! What came and went, counted for the page as it is told to the log.
+//! What came and went, counted for the page as it is told to the log, and what is kept of that: see `counts`.
 
 use std::sync::{MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::Shared;
-use crate::admin::{FailureEntry, Flow, Time};
+use crate::admin::{FailureEntry, Flow, Minute, Time};
 use crate::clock::Timestamp;
 use crate::mail::{Delivery, Message, Recipient};
 use crate::reply::{Disposition, Outcome};
 use crate::store::Spool;
+
+/// What is in the file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The number of the last minute, counted from 1970.
+    last: u64,
+    /// What was accepted, sent, deferred and failed in each minute until then.
+    minutes: Vec<[u32; 4]>,
+    /// The newest first.
+    failures: Vec<FailureEntry>,
+}
+
+/// Goes on from what an earlier run has counted.
+pub(super) fn restored(kept: Option<Kept>, now: Timestamp) -> Flow {
+    let Some(Kept { last, minutes, failures }) = kept else { return Flow::new(now) };
+    let minute = |[accepted, sent, deferred, failed]: [u32; 4]| Minute { accepted, sent, deferred, failed };
+    Flow::restored(now, last, minutes.into_iter().map(minute), failures)
+}
+
+/// What is to be kept, if there is anything new. Whoever keeps no history wants no addresses on the disk.
+pub(super) fn kept(flow: &mut Flow, failures: bool) -> Option<Kept> {
+    let row = |minute: &Minute| [minute.accepted, minute.sent, minute.deferred, minute.failed];
+    flow.take_changed().then(|| Kept {
+        last: flow.last(),
+        minutes: flow.each().map(row).collect(),
+        failures: flow.failures().filter(|_| failures).cloned().collect(),
+    })
+}
 
 impl<S: Spool> Shared<S> {
     /// A message was accepted.

@@ -19,6 +19,7 @@
 mod alarms;
 mod attempt;
 mod control;
+mod counts;
 mod descriptors;
 mod dispatch;
 mod doubt;
@@ -228,7 +229,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     tasks.spawn(endings::announce(shared.clone()));
     tasks.spawn(notices::run(shared.clone()));
     tasks.spawn(notices::watch(shared.clone()));
-    tasks.spawn(habits::run(shared.clone()));
+    tasks.spawn(counts::run(shared.clone()));
     let dispatching = tokio::spawn(dispatch::run(shared.clone(), scheduler, events, stray));
     let control = tokio::spawn(control::serve(shared.clone(), access, opened));
     let service = tokio::spawn(service::run(shared.clone()));
@@ -242,7 +243,7 @@ pub async fn run(mut config: Config, path: PathBuf, mut inherited: Inherited) ->
     // Nothing is left that an operator could ask.
     shared.shutdown.advance(Phase::Ending);
     control.await.map_err(|error| Fault::Task(error.to_string()))?;
-    habits::save(&shared).await;
+    counts::save(&shared).await;
     // Ended or aborted, they hold nothing any more.
     let _ = service.await;
     let _ = signals.await;
@@ -319,7 +320,7 @@ struct Shared<S> {
     doorway: Doorway,
     habits: Mutex<Habits>,
     flow: Mutex<Flow>,
-    habits_file: PathBuf,
+    counts: counts::Files,
     suspicions: Mutex<Suspicions>,
     logins: Logins,
     dispatcher: mpsc::UnboundedSender<dispatch::Event>,
@@ -344,16 +345,16 @@ impl<S: Spool> Shared<S> {
     ) -> Result<Self, Fault> {
         // Ids of several nodes must differ; the process id is as good as any number to keep two of them apart.
         let node = std::process::id() as u16;
-        let habits_file = habits::path(&config.store.data_dir);
+        let counts = counts::Files::of(&config.store.data_dir);
         Ok(Self {
             store,
             history,
             boot_id,
             ids: QueueIds::new(node, newest),
             doorway: Doorway::new(&config.intake),
-            habits: Mutex::new(habits::restore(&habits_file, clock.now())),
-            habits_file,
-            flow: Mutex::new(Flow::new(clock.now())),
+            habits: Mutex::new(habits::restored(counts::read(&counts.habits), clock.now())),
+            flow: Mutex::new(flow::restored(counts::read(&counts.flow), clock.now())),
+            counts,
             suspicions: Mutex::default(),
             clock,
             logins: Logins::new(config.login_failures),

@@ -135,14 +135,14 @@ pub fn habits_forgotten(by: &str) {
     info!(target: SESSION, event = "habits-forgotten", by, "habits are counted anew, by an operator's word");
 }
 
-/// What was counted of habits cannot be read, and is counted anew.
-pub fn habits_unreadable(file: &Path, why: &str) {
-    warn!(target: SESSION, event = "habits-unreadable", file = %file.display(), why, "the counts of habits cannot be read and begin anew");
+/// What was counted cannot be read, and is counted anew.
+pub fn counts_unreadable(file: &Path, why: &str) {
+    warn!(target: SESSION, event = "counts-unreadable", file = %file.display(), why, "what was counted cannot be read and begins anew");
 }
 
-/// What was counted of habits cannot be kept for now.
-pub fn habits_unsaved(file: &Path, why: &str) {
-    warn!(target: SESSION, event = "habits-unsaved", file = %file.display(), why, "the counts of habits cannot be kept for now");
+/// What was counted cannot be kept for now.
+pub fn counts_unsaved(file: &Path, why: &str) {
+    warn!(target: SESSION, event = "counts-unsaved", file = %file.display(), why, "what was counted cannot be kept for now");
 }
 
 /// Not as many files may be open as the sessions that are configured can need.

@@ -134,8 +134,8 @@ fn tell_all() {
     refused(peer, Some(&client), "RCPT", Some(&message.reverse_path), &reply);
     habit(peer, &client, Habit::NoHeloName, 1);
     habits_forgotten(by);
-    habits_unreadable(Path::new("/habits.json"), "no JSON");
-    habits_unsaved(Path::new("/habits.json"), "the disk is full");
+    counts_unreadable(Path::new("/habits.json"), "no JSON");
+    counts_unsaved(Path::new("/habits.json"), "the disk is full");
     tls_failed(peer, "an alert");
     certificate_renewed(Path::new("/relay.pem"));
     certificate_unusable(Path::new("/relay.pem"), "no key");
