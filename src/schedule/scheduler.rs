@@ -1,7 +1,7 @@
 //! What goes next, on which account.
 //!
-//! A delivery that is due waits in a lane (`lanes`), one that waits for a time in a tree ordered by it. An attempt is handed out when the lane
-//! whose turn it is meets an account that is open (`gate`), has a connection free, and has something left in every budget, its own and the
+//! A delivery that is due waits in a lane (`lanes`), one that waits for a time in a tree ordered by it (`places`). An attempt is handed out when
+//! the lane whose turn it is meets (`choice`) an account that is open (`gate`), has a connection free, and has something left in every budget, its own and the
 //! tenant's ([`crate::budget`]). Of several such accounts the one that the client or author keeps to is taken, else the one with the most left in
 //! its tightest budget. What is reserved then is settled when the attempt ends. If an account has not enough left for all recipients of a
 //! delivery and no other has, the attempt goes to as many as there is budget for.
@@ -10,19 +10,21 @@
 //! expired; nothing is handed out beyond a budget; [`Scheduler::deadline`] is never later than the next moment at which [`Scheduler::next`] has
 //! something to say. A decision costs the same however long the queue is.
 
-use std::cmp::Ordering;
+mod choice;
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::budget::{self, Budget, Limits, Need, Reservation, Share, Used};
+use crate::budget::{self, Budget, Limits, Reservation, Used};
 use crate::clock::Timestamp;
 use crate::mail::{AccountName, AppName, Class, ClientName, DeliveryId, Priority, QueueId, Queued, RouteName};
 
 use super::gate::{Ahead, Gates, doubled};
 use super::health::HealthRow;
-use super::lanes::{AccountSet, Group, LaneKey, Lanes, Ticket};
-use super::values::{BudgetChange, Chance, Change, Counts, Decision, Ended};
+use super::lanes::{AccountSet, Lanes};
+use super::values::{BudgetChange, Change, Counts, Decision, Ended};
 use super::width::Width;
-use super::{ACCOUNTS_MAX, AccountSettings, Affinity, ClientSettings, Settings, Who};
+use super::{ACCOUNTS_MAX, AccountSettings, ClientSettings, Settings, Who};
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -427,285 +429,6 @@ impl Scheduler {
         let spread = scatter(message.number() as u64 ^ u64::from(attempts)) % 2_001;
         now + delay.mul_f64(0.9 + spread as f64 / 10_000.0)
     }
-
-    pub(super) fn members(&self, set: AccountSet) -> impl Iterator<Item = &Account> {
-        self.in_service().iter().enumerate().filter(move |(i, _)| set & (1 << i) != 0).map(|(_, account)| account)
-    }
-
-    /// The share of the day's budget that a priority must leave.
-    pub(super) fn kept(&self, priority: Priority) -> Share {
-        if priority == Priority::High { Share::NONE } else { self.settings.reserve }
-    }
-
-    /// What all accounts of a route share with those of others.
-    pub(super) fn shared(&self, route: u16) -> &Budget {
-        if self.routes[usize::from(route)].apart { &self.elsewhere } else { &self.tenant }
-    }
-
-    fn shared_mut(&mut self, apart: bool) -> &mut Budget {
-        if apart { &mut self.elsewhere } else { &mut self.tenant }
-    }
-
-    /// When an account that has a connection free may take mail of a group; `None` if only the end of an attempt can tell.
-    fn group_opens(&self, now: Timestamp, group: &Group) -> Option<Timestamp> {
-        let keep = self.kept(group.priority);
-        let shared = self.shared(group.route).opens(now, group.class, keep)?;
-        let mut earliest: Option<Timestamp> = None;
-        for account in self.members(group.accounts).filter(|account| account.active < account.width.allowed()) {
-            let Some(opens) = self.opens_apart_from_budgets(account, group.class).map(|opens| opens.max(shared)) else { continue };
-            // Its own budget can only make it later.
-            if earliest.is_some_and(|earliest| earliest <= opens.max(now)) {
-                continue;
-            }
-            let Some(own) = account.budget.opens(now, group.class, keep).map(|own| own.max(opens)) else { continue };
-            earliest = Some(earliest.map_or(own, |earliest| earliest.min(own)));
-        }
-        earliest
-    }
-
-    pub(super) fn opens_apart_from_budgets(&self, account: &Account, class: Class) -> Option<Timestamp> {
-        let suspended = match &account.suspended {
-            None => Some(Timestamp::default()),
-            Some(suspension) => suspension.until,
-        }?;
-        self.before(account).try_fold(suspended, |latest, gates| Some(latest.max(gates.opens(class)?)))
-    }
-
-    /// The gates before an account.
-    pub(super) fn before<'s>(&'s self, account: &'s Account) -> impl Iterator<Item = &'s Gates> {
-        let route = &self.routes[usize::from(account.route)];
-        let (app, tenant) = (account.app.map(|app| &self.apps[app].gates), Some(&self.tenant_gates).filter(|_| !route.apart));
-        [Some(&route.gates), tenant, app, Some(&account.gates)].into_iter().flatten()
-    }
-
-    fn open(&self, now: Timestamp, account: &Account, class: Class) -> bool {
-        account.active < account.width.allowed()
-            && account.suspended.as_ref().is_none_or(|suspension| suspension.until.is_some_and(|until| until <= now))
-            && self.before(account).all(|gates| gates.admit(now, class))
-    }
-
-    fn can_go(&self, now: Timestamp, accounts: AccountSet, route: u16, class: Class, priority: Priority) -> bool {
-        let keep = self.kept(priority);
-        self.routes[usize::from(route)].gates.admit(now, class)
-            && has_room(now, self.shared(route), class, keep)
-            && self.members(accounts).any(|account| self.open(now, account, class) && has_room(now, &account.budget, class, keep))
-    }
-
-    /// The account for a delivery, and how many of its recipients can go on it.
-    fn choose(&self, now: Timestamp, group: &Group, entry: &Entry, client: &Client) -> Option<(usize, u32)> {
-        let (need, keep) = (Need { class: entry.class, recipients: u32::from(entry.recipients) }, self.kept(entry.priority));
-        let shared = self.shared(group.route).fits(now, need, keep);
-        let kept_to = match client.settings.affinity {
-            Affinity::Client => client.mark,
-            Affinity::Author => entry.author,
-            Affinity::None => 0,
-        };
-        let mut best: Option<(bool, u32, u64, usize)> = None;
-        for (i, account) in self.in_service().iter().enumerate().filter(|(i, _)| group.accounts & (1 << i) != 0) {
-            if !self.open(now, account, entry.class) || !has_room(now, &account.budget, entry.class, keep) {
-                continue;
-            }
-            // One that has just refused it comes last. All recipients at once come before everything else; then the account that is kept to. Each key ranks all accounts in its own order
-            // (rendezvous hashing): when one is full, the same next one is taken.
-            let fits = account.budget.fits(now, need, keep).min(shared);
-            let affinity = if kept_to == 0 { 0 } else { scatter(kept_to ^ account.mark) };
-            let other = entry.avoid.is_none_or(|avoid| usize::from(avoid) != i);
-            let order = best.map_or(Ordering::Greater, |(another, most, key, _)| (other, fits, affinity).cmp(&(another, most, key)));
-            if fits > 0 && order.then_with(|| self.prefer(now, i, best.map_or(i, |(.., other)| other), entry.class)).is_gt() {
-                best = Some((other, fits, affinity, i));
-            }
-        }
-        best.map(|(_, fits, _, account)| (account, fits))
-    }
-
-    /// Of two accounts the one with the most left, then the less busy, then the longer rested.
-    fn prefer(&self, now: Timestamp, one: usize, other: usize, class: Class) -> Ordering {
-        let [one, other] = [one, other].map(|i| &self.accounts[i]);
-        let order = one.budget.headroom(now, class).total_cmp(&other.budget.headroom(now, class));
-        order.then(other.active.cmp(&one.active)).then(other.last_turn.cmp(&one.last_turn))
-    }
-
-    fn hand_out(&mut self, now: Timestamp, lane: u32) -> Option<Decision> {
-        let entries = &self.entries;
-        let ticket = self.lanes.head(lane, |ticket| is_alive(entries, ticket))?;
-        let entry = &self.entries[ticket.slot as usize];
-        let group = self.lanes.group(lane);
-        let route = group.route;
-        let apart = self.routes[usize::from(route)].apart;
-        let client = &self.clients[self.lanes.key(lane).client as usize];
-        let (chosen, recipients) = self.choose(now, group, entry, client)?;
-        let (delivery, class, keep) = (entry.id, entry.class, self.kept(entry.priority));
-        let chance = match (entry.second, entry.avoid) {
-            (false, _) => Chance::First,
-            (true, Some(avoid)) if usize::from(avoid) == chosen => Chance::Again,
-            (true, _) => Chance::Elsewhere,
-        };
-        let need = Need { class, recipients };
-        let shared = self.shared_mut(apart).reserve(now, need, keep).ok()?;
-        let account = &mut self.accounts[chosen];
-        let Ok(own) = account.budget.reserve(now, need, keep) else {
-            self.shared_mut(apart).settle(shared, Used::NOTHING, now);
-            return None;
-        };
-        self.turn += 1;
-        account.active += 1;
-        account.last_turn = self.turn;
-        let name = account.name.clone();
-        for holder in self.holders(chosen) {
-            let Self { accounts, apps, routes, tenant_gates, .. } = self;
-            holder.gates(accounts, apps, routes, tenant_gates).pass(now, class, delivery);
-        }
-        self.lanes.take(lane, recipients);
-        self.ready -= 1;
-        self.entries[ticket.slot as usize].place = Place::Active;
-        self.flights.insert(ticket.slot, Flight { account: chosen, class, own, shared, apart });
-        Some(Decision::Attempt { delivery, account: name, recipients: recipients as u16, chance })
-    }
-
-    /// Puts a delivery that is nowhere, or whose attempt has ended, where it must wait.
-    fn place(&mut self, now: Timestamp, slot: u32, due: Timestamp) {
-        let entry = &mut self.entries[slot as usize];
-        if entry.held {
-            entry.place = Place::Held(due);
-            self.index.remove(&entry.id);
-            self.held.insert(entry.id, slot);
-        } else if due > now {
-            entry.place = Place::Waiting(due);
-            self.waiting.insert((due, slot));
-        } else {
-            self.enter_lane(slot);
-        }
-    }
-
-    /// Takes a delivery from where it waits and places it anew.
-    fn move_to(&mut self, now: Timestamp, slot: u32, due: Timestamp) {
-        self.leave(slot);
-        self.place(now, slot, due);
-    }
-
-    pub(super) fn enter_lane(&mut self, slot: u32) {
-        self.entries[slot as usize].place = Place::Ready;
-        self.ready += 1;
-        self.line_up(slot);
-    }
-
-    /// Puts what is ready at the end of its lane.
-    pub(super) fn line_up(&mut self, slot: u32) {
-        let entry = &mut self.entries[slot as usize];
-        entry.stamp = entry.stamp.wrapping_add(1);
-        self.lanes.push(entry.lane, Ticket { slot, stamp: entry.stamp }, entry.attempted);
-    }
-
-    pub(super) fn leave(&mut self, slot: u32) {
-        let place = std::mem::replace(&mut self.entries[slot as usize].place, Place::Gone);
-        match place {
-            Place::Ready => {
-                self.ready -= 1;
-                let (lane, entries) = (self.entries[slot as usize].lane, &self.entries);
-                self.lanes.mark(lane, |ticket| is_alive(entries, ticket));
-            }
-            Place::Waiting(due) => {
-                self.waiting.remove(&(due, slot));
-            }
-            Place::Held(_) => {
-                let id = self.entries[slot as usize].id;
-                self.held.remove(&id);
-                self.index.insert(id, slot);
-            }
-            Place::Active | Place::Gone => {}
-        }
-    }
-
-    fn remove(&mut self, delivery: DeliveryId) {
-        if let Some(slot) = self.slot(delivery) {
-            self.leave(slot);
-            self.index.remove(&delivery);
-            self.free.push(slot);
-        }
-    }
-
-    /// The oldest delivery that is not active, and when it expires. Queue ids sort by time, so the oldest expires first.
-    fn first_idle(&self) -> Option<(DeliveryId, Timestamp)> {
-        let entries = self.index.values().map(|slot| &self.entries[*slot as usize]);
-        entries.filter(|entry| entry.place != Place::Active).map(|entry| (entry.id, entry.accepted_at + self.settings.lifetime)).next()
-    }
-
-    pub(super) fn entry(&self, delivery: DeliveryId) -> Option<&Entry> {
-        self.slot(delivery).map(|slot| &self.entries[slot as usize])
-    }
-
-    pub(super) fn group_of(&self, entry: &Entry) -> &Group {
-        self.lanes.group(entry.lane)
-    }
-
-    /// All deliveries: those that are not held, oldest first, then those that are.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.index.values().chain(self.held.values()).map(|slot| &self.entries[*slot as usize])
-    }
-
-    /// Whether there is a delivery of a message.
-    pub fn knows(&self, message: QueueId) -> bool {
-        let all = DeliveryId { message, part: 0 }..=DeliveryId { message, part: u16::MAX };
-        self.index.range(all.clone()).chain(self.held.range(all)).next().is_some()
-    }
-
-    pub(super) fn slot(&self, delivery: DeliveryId) -> Option<u32> {
-        self.index.get(&delivery).or_else(|| self.held.get(&delivery)).copied()
-    }
-
-    pub(super) fn route(&mut self, name: &RouteName) -> u16 {
-        let known = self.routes.iter().position(|route| route.name == *name);
-        let number = known.unwrap_or_else(|| {
-            let apart = self.settings.apart.contains(name);
-            self.routes.push(Route { name: name.clone(), gates: Gates::default(), accounts: 0, apart });
-            self.routes.len() - 1
-        });
-        number as u16
-    }
-
-    pub(super) fn app(&mut self, name: AppName) -> usize {
-        self.apps.iter().position(|app| app.name == name).unwrap_or_else(|| {
-            self.apps.push(App { name, gates: Gates::default() });
-            self.apps.len() - 1
-        })
-    }
-
-    pub(super) fn client(&mut self, name: &ClientName) -> u32 {
-        match self.client_numbers.get(name) {
-            Some(number) => *number,
-            None => self.add_client(ClientSettings::new(name.clone())),
-        }
-    }
-
-    pub(super) fn add_client(&mut self, settings: ClientSettings) -> u32 {
-        let named = |name: &AccountName| self.in_service().iter().position(|account| account.name == *name);
-        let accounts = match &settings.accounts {
-            None => AccountSet::MAX,
-            Some(names) => names.iter().filter_map(named).fold(0, |set, i| set | 1 << i),
-        };
-        let number = self.clients.len() as u32;
-        self.client_numbers.insert(settings.name.clone(), number);
-        let mark = hash(settings.name.as_str());
-        self.clients.push(Client { settings, accounts, mark });
-        number
-    }
-
-    /// The accounts of the settings.
-    pub(super) fn in_service(&self) -> &[Account] {
-        &self.accounts[..self.settings.accounts.len().min(ACCOUNTS_MAX)]
-    }
-
-    /// Where a delivery waits when it is due.
-    pub(super) fn lane(&mut self, priority: Priority, route: u16, class: Class, client: u32, author: u64) -> u32 {
-        let Client { settings, accounts, .. } = &self.clients[client as usize];
-        let mut accounts = accounts & self.routes[usize::from(route)].accounts;
-        // An author that is an account is not to be rewritten into another one.
-        let own = self.in_service().iter().position(|account| account.mark == author);
-        if let Some(own) = own.filter(|own| accounts & (1 << own) != 0) {
-            accounts = 1 << own;
-        }
-        self.lanes.lane(LaneKey { priority, route, class, accounts, client }, settings.weight)
-    }
 }
 
 impl Account {
@@ -727,15 +450,6 @@ impl Account {
             mark: hash(settings.name.as_str()),
         }
     }
-}
-
-/// Whether one more recipient fits into a budget.
-fn has_room(now: Timestamp, budget: &Budget, class: Class, keep: Share) -> bool {
-    budget.opens(now, class, keep).is_some_and(|opens| opens <= now)
-}
-
-fn is_alive(entries: &[Entry], ticket: Ticket) -> bool {
-    entries.get(ticket.slot as usize).is_some_and(|entry| entry.place == Place::Ready && entry.stamp == ticket.stamp)
 }
 
 /// FNV-1a.

@@ -3,8 +3,8 @@
 //! A connection is taken out for one transaction and put back after it. The freshest goes first, so that those beyond what the traffic needs
 //! grow idle and are closed. Whether the server has closed one in the meantime is seen before it is used; what slips through that check is
 //! caught by [`deliver`], once. A server that ends such connections while a message is on its way leaves it in doubt; where that has happened
-//! [`HANG_UPS`] times, the content waits for the replies to the envelope. The pool does not limit how many there are: the scheduler does. It belongs to one configuration: another one gets
-//! another ([`Pool::succeeded_by`]).
+//! [`HANG_UPS`] times, the content waits for the replies to the envelope. The pool does not limit how many there are: the scheduler does. It
+//! belongs to one configuration: another one gets another ([`Pool::succeeded_by`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
