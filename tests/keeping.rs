@@ -715,6 +715,8 @@ fn a_backup_is_merged_into_a_running_relay_without_what_has_left_since() {
     run(&config, &format!("queue import {}", folder.path().display())).ok();
 
     run(&config, &format!("restore --from {backup} --budgets backup")).refused(64, "Leave --budgets out");
+    let socket = data.join("control.sock").display().to_string();
+    run(&config, &format!("restore --from {backup} --budgets backup --socket {socket}")).refused(64, "Leave --budgets out");
     let said = run(&config, &format!("restore --from {backup}")).ok();
     snapshot::same("restore-into-a-relay", &said, &[(&world.setup.folder().display().to_string(), "DIR")]);
     for words in
@@ -869,9 +871,15 @@ fn a_backup_of_an_older_queue_is_merged_into_a_running_relay() {
     bed.run("backup --to DIR/backup").ok();
     let world = World::with(1, |_| {}, |setup| setup.patient());
     let config = config(&world);
-    let said = run(&config, &format!("restore --from {}", bed.path("backup").display())).out;
+    let socket = world.setup.data_dir().join("control.sock").display().to_string();
+    let command = format!("restore --from {} --socket", bed.path("backup").display());
+    // It never takes the place of a queue, and there is no need to enter its folder.
+    run(&config, &format!("{command} {socket}.none")).refused(69, "no relay answers at ");
+    let said = run(&config, &format!("{command} {socket}")).out;
     let entries = ids_of(&listed(&config));
     assert!(!entries.is_empty() && said.contains("put back into the running relay"), "{said}");
+    let said = run(&config, &format!("restore --from {}", bed.path("backup").display())).ok();
+    assert!(said.contains("queued still") && ids_of(&listed(&config)) == entries, "{said}");
     assert!(!world.setup.data_dir().join("restore.part").exists());
     assert!(run(&config, "fsck").ok().contains(": sound"));
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use super::EX_IOERR;
 use super::control::{Contact, Failure};
@@ -43,6 +44,9 @@ pub(super) struct Restore {
     /// The configuration; it names the data directory.
     #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
     config: PathBuf,
+    /// The running relay's socket: with it a restore never takes the place of what is there.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// The folder that `hve-relay backup` has made.
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
@@ -146,6 +150,9 @@ pub(super) fn backup(arguments: &Backup) -> ExitCode {
 /// Restores. Exit status 0; 1 if a message could not be put back into a running relay; 69 if a relay runs and does not answer; 74 if it did not
 /// come to its end.
 pub(super) fn restore(arguments: &Restore) -> ExitCode {
+    if let Some(socket) = &arguments.socket {
+        return restore_at(arguments, socket).unwrap_or_else(|failure| failure.tell());
+    }
     let config = match Config::load(&arguments.config) {
         Ok((config, _)) => config,
         Err(problems) => return unusable(&problems),
@@ -171,20 +178,41 @@ pub(super) fn restore(arguments: &Restore) -> ExitCode {
     }
 }
 
-/// Puts back what a running relay lacks of the backup.
+/// The relay that has the data directory gets what it lacks.
 fn restore_into_relay(arguments: &Restore, data_dir: &Path, holder: Holder) -> Result<ExitCode, Failure> {
-    if arguments.budgets == Used::Backup {
-        return Err(Failure::Usage(format!(
-            "{} is in use by {holder}: a running relay knows what is used of its budgets. Leave --budgets out; or stop it, and the backup takes the \
-             place of what is there",
-            data_dir.display()
-        )));
-    }
+    know_no_budgets(arguments, data_dir, &holder.to_string())?;
     let contact = Contact::of(&arguments.config);
     letters::reach(&contact, data_dir, holder)?;
+    merge(arguments, &contact, (data_dir, data_dir))
+}
+
+/// The relay that answers at the socket gets what it lacks. Its data directory may be closed to whoever asks.
+fn restore_at(arguments: &Restore, socket: &Path) -> Result<ExitCode, Failure> {
+    know_no_budgets(arguments, socket, "the running relay")?;
+    let contact = Contact::at(socket.to_owned());
+    contact.get::<Value>("/v1/status")?;
+    match tempfile::tempdir() {
+        Ok(room) => merge(arguments, &contact, (socket, room.path())),
+        Err(error) => Ok(failed(&format_args!("cannot make a temporary folder: {error}"))),
+    }
+}
+
+fn know_no_budgets(arguments: &Restore, place: &Path, holder: &str) -> Result<(), Failure> {
+    if arguments.budgets == Used::Known {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{} is in use by {holder}: a running relay knows what is used of its budgets. Leave --budgets out; or stop it, and the backup takes the \
+         place of what is there",
+        place.display()
+    )))
+}
+
+/// Puts back what a running relay lacks of the backup, and tells of it under a name. An older backup is brought up in a folder.
+fn merge(arguments: &Restore, contact: &Contact, (name, room): (&Path, &Path)) -> Result<ExitCode, Failure> {
     let spinner = ProgressBar::new_spinner();
     spinner.set_message("verifying the backup");
-    let opened = Saved::open(&arguments.from, data_dir).and_then(|saved| Ok((saved.ids()?, saved)));
+    let opened = Saved::open(&arguments.from, room).and_then(|saved| Ok((saved.ids()?, saved)));
     spinner.finish_and_clear();
     let (ids, saved) = match opened {
         Ok(opened) => opened,
@@ -194,29 +222,32 @@ fn restore_into_relay(arguments: &Restore, data_dir: &Path, holder: Holder) -> R
     bar.set_length(ids.len() as u64);
     let parcels = ids.iter().inspect(|_| bar.inc(1)).map(|id| saved.parcel(*id));
     let taken_at = Time(Timestamp::from_millis(saved.manifest.taken_at));
-    let done = handed.over(&contact, (arguments.doubt.mail.into(), Some(taken_at)), parcels);
+    let done = handed.over(contact, (arguments.doubt.mail.into(), Some(taken_at)), parcels);
     bar.finish_and_clear();
-    tell_of_relay(data_dir, arguments, &saved.manifest, &handed);
+    tell_of_relay(name, arguments, &saved.manifest, &handed);
     match done {
         Ok(()) if handed.failed.is_empty() => Ok(ExitCode::SUCCESS),
         Ok(()) => Ok(ExitCode::FAILURE),
         Err(failure) => {
             let status = failure.tell();
-            failed(
-                &"not all of the backup was looked at. See that the relay runs, and run the same command once more; while none runs, a restore \
-                  takes the place of what is there",
-            );
+            let otherwise = match arguments.socket {
+                None => "; while none runs, a restore takes the place of what is there",
+                Some(_) => "",
+            };
+            failed(&format_args!(
+                "not all of the backup was looked at. See that the relay runs, and run the same command once more{otherwise}"
+            ));
             Ok(status)
         }
     }
 }
 
-fn tell_of_relay(data_dir: &Path, arguments: &Restore, manifest: &Manifest, handed: &Handed) {
+fn tell_of_relay(name: &Path, arguments: &Restore, manifest: &Manifest, handed: &Handed) {
     let taken = Timestamp::from_millis(manifest.taken_at);
     let (messages, deliveries) = (many(handed.taken, "message", "messages"), many(handed.deliveries, "delivery", "deliveries"));
     line(format_args!(
         "{}: {messages} in {deliveries} put back into the running relay, as they were queued on {taken}; what it has was left as it is",
-        data_dir.display()
+        name.display()
     ));
     if !handed.queued.is_empty() {
         let (these, were) = match handed.queued.len() {

@@ -363,7 +363,7 @@ impl Spool for Sqlite {
         Ok(Box::pin(async move {
             match answered.await.map_err(|_| shared.gone())?? {
                 Done::Started(found) => Ok(found.into_iter().zip(recent).map(started).collect()),
-                _ => Ok(Vec::new()),
+                other => Err(StoreError::Unavailable(format!("the writer said of attempts that begin: {other:?}"))),
             }
         }))
     }
