@@ -13,7 +13,7 @@ use hve_relay::intake::{PasswordHash, UserSettings, Users};
 use hve_relay::mail::ClientName;
 use hve_relay::secret::Secret;
 use support::client::Client;
-use support::relay::{PATIENCE, Setup};
+use support::relay::{PATIENCE, Relay, Setup};
 use support::secure::{Secure, Shown, put};
 use support::{World, field, mail, until};
 
@@ -463,7 +463,7 @@ fn the_end_of_a_certificate_is_announced_to_operators_with_all_that_needs_it() {
         files
     };
     let (soon, later) = (make("6"), make("60"));
-    let world = World::with(
+    let mut world = World::with(
         1,
         |_| {},
         |setup| {
@@ -490,12 +490,32 @@ fn the_end_of_a_certificate_is_announced_to_operators_with_all_that_needs_it() {
     assert!(!said.contains("60/relay.pem"), "{said}");
 
     // It is looked at once an hour, and at a reload.
-    for name in ["relay.pem", "relay.key"] {
-        std::fs::copy(folder.path().join("60").join(name), folder.path().join("6").join(name)).expect("put in its place");
-    }
+    let replace = |days: &str| {
+        for name in ["relay.pem", "relay.key"] {
+            std::fs::copy(folder.path().join(days).join(name), folder.path().join("6").join(name)).expect("put in its place");
+        }
+    };
+    let cleared = |line: &serde_json::Value| line["event"] == "alarm-cleared" && line["alarm"] == alarm["alarm"];
+    make("5");
+    replace("60");
     world.relay.signal("HUP");
-    let over = world.relay.wait_for("its end", |line| line["event"] == "alarm-cleared");
-    assert_eq!(over["alarm"], alarm["alarm"]);
+    world.relay.wait_for("its end", cleared);
+
+    // And whoever does without it after a restart hears no more of it.
+    replace("5");
+    world.relay.signal("HUP");
+    world.relay.wait_for_all("the alarm again", 2, |line| line["event"] == "alarm-raised");
+    let queue = rusqlite::Connection::open(world.setup.data_dir().join("queue.db")).expect("the queue");
+    let kept = || queue.query_row("SELECT count(*) FROM alarm WHERE cleared IS NULL", [], |row| row.get::<_, i64>(0));
+    until("the alarm is kept", || kept().expect("read") == 1);
+    drop(queue);
+    world.relay.signal("TERM");
+    assert!(world.relay.ended().success());
+    let config = world.setup.write();
+    let without = std::fs::read_to_string(&config).expect("read").replace(&soon, "").replace("tls = \"starttls\"", "tls = \"none\"");
+    std::fs::write(&config, without).expect("written");
+    world.relay = Relay::start(&config);
+    world.relay.wait_for("its end", cleared);
 }
 
 #[test]

@@ -79,10 +79,11 @@ pub(super) fn of(config: &Config) -> Vec<Ending> {
 pub(super) async fn announce<S: Spool>(shared: Arc<Shared<S>>) {
     let mut expiries = BTreeMap::<String, Expiry>::new();
     let mut setups = shared.setup.subscribe();
-    let mut announced = BTreeSet::new();
+    let ends = |alarm: &Alarm| matches!(alarm, Alarm::CertificateEnding(_) | Alarm::SecretEnding(_));
+    let mut announced: BTreeSet<String> = shared.standing().iter().filter(|alarm| ends(alarm)).map(ToString::to_string).collect();
     loop {
         let endings = setups.borrow_and_update().endings.clone();
-        // Of what is not used any more there is nothing to say.
+        // Of what is not used any more, perhaps since before a restart, there is nothing to say.
         let named: BTreeSet<String> = endings.iter().map(|ending| ending.source.alarm().to_string()).collect();
         for gone in announced.difference(&named).filter_map(|name: &String| name.parse().ok()) {
             shared.alarm(gone, AlarmChange::Cleared);
