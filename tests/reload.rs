@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -18,7 +18,7 @@ use hve_relay::secret::Secret;
 use hve_relay::sim::{Limits, Senders, Settings, Sim};
 use serde_json::Value;
 use support::client::Client;
-use support::http::{Events, get, post, request_over_tls};
+use support::http::{Answer, Events, get, post, request_over_tls};
 use support::relay::{PATIENCE, Relay, Setup};
 use support::secure::{Secure, Shown, put};
 use support::{PASSWORD, World, account, body, endpoint, mail, runtime, setup, until};
@@ -425,10 +425,15 @@ fn who_is_no_operator_any_more_is_logged_out_at_once_and_nobody_else() {
     relay.edit("[admin]\n", "[admin]\nnames = [\"elsewhere.contoso.com\"]\n");
     relay.reload();
     assert_eq!((status(&[&bearer]), status(&[&bearer, elsewhere])), (200, 200));
+    // Who has connected and asks when all is otherwise has an answer all the same.
+    let mut early = TcpStream::connect(page).expect("the page's listener");
+    assert_eq!(status(&[&bert]), 200, "and so the one before was let in too");
     put(&relay.folder().join("admin.token"), "an0ther-t0ken-of-some-length-Pa55word");
     relay.world.relay.signal("HUP");
     until("the end of the token", || status(&[&bearer]) == 401);
     assert_eq!(status(&[&bert]), 200);
+    write!(early, "GET /v1/status HTTP/1.1\r\nHost: {page}\r\n{bert}\r\nConnection: close\r\n\r\n").expect("asked");
+    assert_eq!(Answer::read(early).status, 200);
     assert!(!relay.world.relay.log_text().contains("Pa55word"));
 }
 

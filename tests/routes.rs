@@ -188,7 +188,7 @@ fn what_no_other_route_takes_fails() {
 #[test]
 fn where_one_recipient_spoils_the_message_the_others_get_it() {
     let spoilt = |address: &str| Fault::reply(Step::EndOfData, "550 5.7.703 Message contains a blocked recipient").recipient(address);
-    let world = World::with(1, |_| {}, |setup| setup);
+    let world = World::with(1, |_| {}, |setup| setup.client("notify = \"none\""));
     world.faults([spoilt("b@contoso.com")]);
     let to = ["a@contoso.com", "b@contoso.com", "c@contoso.com"];
     let id = world.client().accepted("app@contoso.com", &to, &mail("hello", b"text\r\n"));

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -212,12 +213,7 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, door: wat
     let peer = peer.ip().to_canonical();
     let entered = door.borrow().clone();
     let version = entered.version;
-    let leave = async {
-        tokio::select! {
-            () = shutdown.reached(Phase::Ending) => {}
-            () = until(door, move |door| door.version != version) => {}
-        }
-    };
+    let leave = (until(door, move |door| door.version != version), shutdown.reached(Phase::Ending));
     let Some(shown) = &entered.shown else { return speak(stream, peer, router, leave).await };
     let handshake = TlsAcceptor::from(shown.config(clock.now()).await).accept(stream);
     match timeout(HANDSHAKE, handshake).await {
@@ -227,20 +223,36 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, door: wat
     }
 }
 
-/// Answers until the browser goes, or until it is to leave: then to the end of the answer that it waits for.
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr, router: Router, leave: impl Future<Output = ()>) {
+/// Answers until the browser goes, or until it is to leave: then to the end of the answer that it waits for. If it has not asked for anything
+/// yet, it may do so once, unless the relay ends.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    router: Router,
+    (changed, ending): (impl Future<Output = ()>, impl Future<Output = ()>),
+) {
     let (parting, told) = watch::channel(false);
-    let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))).layer(Extension(Parting(told))));
+    let (asked, mut has_asked) = watch::channel(false);
+    let routes = TowerToHyperService::new(router.layer(Extension(Peer(peer))).layer(Extension(Parting(told))));
+    let service = service_fn(move |request| {
+        asked.send_replace(true);
+        routes.call(request)
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_SIZE);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // hyper hangs up at once on a browser from which nothing has come so far, although its request may be on the way.
+    let changed = async {
+        changed.await;
+        let _ = has_asked.wait_for(|asked| *asked).await;
+    };
     // However it ends: the browser is gone, or was told.
     tokio::select! {
-        _ = connection.as_mut() => {}
-        () = leave => {
-            parting.send_replace(true);
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
+        _ = connection.as_mut() => return,
+        () = changed => {}
+        () = ending => {}
     }
+    parting.send_replace(true);
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
