@@ -12,7 +12,7 @@
 //!
 //! What is measured: *accepted*, messages from the first connection to the last 250; *delivered*, from the first 250 until the endpoint has
 //! taken the last, and in (e) also *once connected*, from the first that it has taken: seven replies come before that, which the ceiling does not
-//! know; *250 after DATA*, from the final dot's write to the reply; processor time of the relay's process alone, from its start to
+//! know; and *once all was accepted*, when nothing comes in any more and the load generator takes no processor; *250 after DATA*, from the final dot's write to the reply; processor time of the relay's process alone, from its start to
 //! the last delivery; its peak memory. Load generator and endpoint share the cores with the relay, so the rates are a lower bound; they suffer from
 //! whatever else runs on the machine, the processor time far less.
 //!

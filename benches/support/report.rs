@@ -32,7 +32,7 @@ fn file_system(dir: &Path) -> String {
 
 /// Prints what a run gave.
 pub fn figures(scenario: &Scenario, figures: &Figures) {
-    let Figures { messages, sent, delivered_in, taken_rate, relay, others } = figures;
+    let Figures { messages, sent, delivered_in, taken_rate, alone_rate, relay, others } = figures;
     let (reference, count) = (&scenario.reference, *messages as f64);
     println!(
         "\n({}) {}\n    {messages} messages of {} octets and {} recipient(s), {:.1} s; {} upstream connections over {} accounts",
@@ -52,6 +52,9 @@ pub fn figures(scenario: &Scenario, figures: &Figures) {
         let postfix = reference.delivered.map(|(_, most)| format!("{:.0} %", most / ceiling * 100.0)).unwrap_or_default();
         row(&format!("of {ceiling:.0}/s, the ceiling"), &format!("{:.1} %", delivered / ceiling * 100.0), &postfix, "", "≥ 95 %");
         row("once connected", &format!("{:.1} %", taken_rate / ceiling * 100.0), "", "", "");
+        if let Some(rate) = alone_rate {
+            row("once all was accepted", &format!("{:.1} %", rate / ceiling * 100.0), "", "", "");
+        }
     }
     let wait = |share: f64| sent.waits.get((sent.waits.len() as f64 * share) as usize).copied().map_or(0.0, millis);
     let (p50, p99) = (wait(0.50), wait(0.99));

@@ -70,6 +70,8 @@ pub struct Figures {
     pub delivered_in: Duration,
     /// Messages a second from the first that the endpoint has taken to the last.
     pub taken_rate: f64,
+    /// The same from when the last message was accepted, if many were still to be delivered then.
+    pub alone_rate: Option<f64>,
     pub relay: Usage,
     /// Processor time of load generator and endpoint together.
     pub others: Duration,
@@ -193,9 +195,12 @@ impl Scenario {
         let others = crate::process::own_processor_time()?;
         let sent = before.spawn(load.run(self.sessions));
         let deadline = Instant::now() + PATIENCE;
-        let mut first_taken = None;
+        let (mut first_taken, mut alone) = (None, None);
         loop {
             let taken = sim.counters().messages;
+            if sent.is_finished() {
+                alone.get_or_insert((Instant::now(), taken));
+            }
             if taken > 0 {
                 first_taken.get_or_insert((Instant::now(), taken));
             }
@@ -216,8 +221,10 @@ impl Scenario {
             return Err(io::Error::other(format!("the endpoint had something against it: {counters:?}")));
         }
         relay.stop()?;
-        let taken_rate = first_taken.map_or(0.0, |(at, taken)| (messages as u64 - taken) as f64 / (last_taken - at).as_secs_f64());
-        Ok(Figures { messages, delivered_in: last_taken - sent.first_accepted, taken_rate, sent, relay: relay_usage, others })
+        let rate_since = |(at, taken): (Instant, u64)| (messages as u64 - taken) as f64 / (last_taken - at).as_secs_f64();
+        let taken_rate = first_taken.map_or(0.0, rate_since);
+        let alone_rate = alone.filter(|(_, taken)| *taken < messages as u64 / 2).map(rate_since);
+        Ok(Figures { messages, delivered_in: last_taken - sent.first_accepted, taken_rate, alone_rate, sent, relay: relay_usage, others })
     }
 
     fn endpoint(&self) -> Settings {
