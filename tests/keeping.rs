@@ -553,6 +553,8 @@ fn nothing_of_a_restored_queue_goes_before_it_is_released_and_budget_is_free() {
     world.faults([fault.clone()]);
     let id = world.client().accepted("app@contoso.com", &["you@contoso.com"], &mail("waits", b"x\r\n"));
     world.relay.wait_for("its deferral", |line| line["event"] == "delivery" && line["status"] == "deferred");
+    // It is told before it is recorded.
+    until("the record", || listed(&config)[0]["waits_for"] == "deferred");
     let backup = world.setup.folder().join("backup").display().to_string();
     Said::of(command(&config, &format!("backup --to {backup}")).output().expect("it runs")).ok();
     let mut world = world;
