@@ -351,8 +351,8 @@ pub trait Spool: Send + Sync + 'static {
     fn queued(&self, each: impl FnMut(Queued) + Send) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Has it recorded that attempts begin, and what changed of the budgets: all in one transaction, so that what an attempt uses is recorded
-    /// when it begins. When this returns, it is handed over and stands behind all that was handed over before; what it returns says when it is
-    /// recorded. From then on a crash leaves each delivery that has begun in doubt until it is settled.
+    /// when it begins. When this returns, it is handed over and stands behind all that was handed over before, but for ends of attempts; what it
+    /// returns says when it is recorded. From then on a crash leaves each delivery that has begun in doubt until it is settled.
     fn start(
         &self,
         starts: Vec<Start>,

@@ -255,7 +255,7 @@ impl Sqlite {
         answered.await.map_err(|_| self.shared.gone())?
     }
 
-    /// What is handed over is recorded in this order.
+    /// What is handed over is recorded in this order, but for ends of attempts: they may come a little later.
     async fn hand_over(&self, operation: Operation) -> Result<oneshot::Receiver<Result<Done, StoreError>>, StoreError> {
         self.shared.latch.check()?;
         let (answer, answered) = oneshot::channel();
