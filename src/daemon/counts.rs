@@ -108,6 +108,11 @@ mod tests {
             assert_eq!(habits::restored(read(&files.habits), now).since(), now, "{text}");
             assert_eq!(flow::restored(read(&files.flow), now).minutes(now).accepted, [0], "{text}");
         }
+        let most = format!(r#"{{"last":{},"minutes":[[4294967295,0,0,0],[4294967295,0,0,0]],"failures":[]}}"#, u64::MAX);
+        fs::write(&files.flow, most).expect("written");
+        let mut flow = flow::restored(read(&files.flow), now);
+        flow.count(now, |minute| minute.accepted += 1);
+        assert_eq!(flow.minutes(now).accepted.iter().sum::<u32>(), 20_000_001);
         // What a newer version counts besides is passed over.
         let row = |habit: &str| format!(r#"{{"client":"erp","habit":"{habit}","count":7,"first":5,"last":6,"peer":"10.0.0.1","told":5}}"#);
         fs::write(&files.habits, format!(r#"{{"since":4,"counts":[{},{}]}}"#, row("nul"), row("sings"))).expect("written");

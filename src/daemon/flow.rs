@@ -11,6 +11,9 @@ use crate::mail::{Delivery, Message, Recipient};
 use crate::reply::{Disposition, Outcome};
 use crate::store::Spool;
 
+/// More than a relay moves in a minute: whatever a file says, its numbers can be added up.
+const MOST: u32 = 10_000_000;
+
 /// What is in the file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
@@ -25,7 +28,10 @@ pub(super) struct Kept {
 /// Goes on from what an earlier run has counted.
 pub(super) fn restored(kept: Option<Kept>, now: Timestamp) -> Flow {
     let Some(Kept { last, minutes, failures }) = kept else { return Flow::new(now) };
-    let minute = |[accepted, sent, deferred, failed]: [u32; 4]| Minute { accepted, sent, deferred, failed };
+    let minute = |row: [u32; 4]| {
+        let [accepted, sent, deferred, failed] = row.map(|count| count.min(MOST));
+        Minute { accepted, sent, deferred, failed }
+    };
     Flow::restored(now, last, minutes.into_iter().map(minute), failures)
 }
 
