@@ -4,11 +4,8 @@ use std::path::Path;
 
 use super::problem::{Findings, Place};
 use crate::clock::{Clock, Timestamp};
+use crate::notice::{SOON, days_left};
 use crate::tls;
-use crate::upstream::oauth::days_left;
-
-/// Days before the end from which it is worth a warning.
-const SOON: i64 = 30;
 
 /// Of a certificate in a file, whose end nobody knows if it cannot be read.
 pub(super) fn warn_of(certificate: &Path, then: &str, place: &Place, hint: &str, findings: &Findings<'_>) {

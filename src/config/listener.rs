@@ -77,9 +77,9 @@ fn clients(section: &Section<'_>, findings: &Findings<'_>) -> Option<Vec<ClientN
 }
 
 /// The certificate's files, which are read now to find out whether they will do; they are read again when the relay starts.
-pub(super) fn certificate(section: &Section<'_>, findings: &Findings<'_>, wanted: Tls) -> Option<CertificateFiles> {
+pub(super) fn certificate(section: &Section<'_>, findings: &Findings<'_>, tls: Tls) -> Option<CertificateFiles> {
     const HINT: &str = "certificate_file = \"/etc/hve-relay/relay.pem\"; `hve-relay certificate` makes one that signs itself";
-    if wanted == Tls::None {
+    if tls == Tls::None {
         for key in ["certificate_file", "key_file"].into_iter().filter(|key| section.has(key)) {
             let _ = section.get(key, value::path);
             findings.warning(&section.place_of(key), "nothing uses it without TLS", "write tls = \"starttls\", or remove it");

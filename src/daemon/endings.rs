@@ -8,16 +8,14 @@ use std::time::Duration;
 use super::{Phase, Shared};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::notice::{Alarm, AlarmChange};
+use crate::notice::{Alarm, AlarmChange, Expiry, SOON, days_left};
 use crate::store::Spool;
 use crate::telemetry;
 use crate::tls;
-use crate::upstream::oauth::{App, ClientCertificate, ClientProof, Expiry, days_left};
+use crate::upstream::oauth::{App, ClientCertificate, ClientProof};
 
 /// How often it is looked whether something ends soon.
 const LOOK: Duration = Duration::from_secs(3_600);
-/// Days before the end from which it is an alarm.
-const SOON: i64 = 30;
 
 /// A secret or a certificate. Two uses of one file are one of these.
 #[derive(Debug, Clone)]

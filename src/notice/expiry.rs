@@ -5,8 +5,10 @@
 
 use crate::clock::Timestamp;
 
+/// Days before the end from which it is an alarm, and worth a warning.
+pub const SOON: i64 = 30;
 /// Days before the end.
-const STAGES: &[i64] = &[30, 14, 7, 3, 1];
+const STAGES: &[i64] = &[SOON, 14, 7, 3, 1];
 const DAY: i64 = 86_400_000;
 
 /// What was announced of one secret or certificate.

@@ -2,6 +2,7 @@
 
 mod alarm;
 mod digest;
+mod expiry;
 mod explain;
 mod letter;
 mod mime;
@@ -14,6 +15,7 @@ mod text;
 
 pub use alarm::{Alarm, AlarmChange, Alarms, NotAnAlarm, OWN, Standing, alarm_mail};
 pub use digest::{Digest, digest};
+pub use expiry::{Expiry, SOON, days_left};
 pub use letter::Notice;
 pub use pace::{Course, DIGEST, Pace};
 pub use report::{Report, WHOLE, report};

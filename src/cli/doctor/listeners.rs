@@ -16,12 +16,11 @@ use crate::clock::Timestamp;
 use crate::config::{Config, Listener};
 use crate::daemon;
 use crate::intake::Policy;
+use crate::notice::SOON;
 use crate::tls::CertificateFiles;
 
 /// An address that is surely nobody's client: of documentation (RFC 5737).
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 66));
-/// Days before the end of a certificate from which it is time to act.
-const SOON: i64 = 30;
 /// A domain that does not exist (RFC 2606).
 const OUTSIDE: &str = "relay-test.example";
 

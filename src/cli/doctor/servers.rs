@@ -19,10 +19,11 @@ use super::{Progress, Seen, tokens};
 use crate::clock::Timestamp;
 use crate::config::{Config, Proof, Route};
 use crate::mail::{AccountName, AppName};
+use crate::notice::days_left;
 use crate::reply::{self, Catalogue, Cause, Step, Trouble};
 use crate::tls::Opportunistic;
 use crate::units::{ByteSize, format_duration};
-use crate::upstream::oauth::{TokenSource, days_left};
+use crate::upstream::oauth::TokenSource;
 use crate::upstream::{Connection, Credential, Endpoint, Login, Offers, Security, Timeouts, TlsFacts, Turns};
 
 /// Accounts that are tried at a time.

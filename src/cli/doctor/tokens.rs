@@ -8,12 +8,10 @@ use super::{Progress, Seen};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::mail::AppName;
+use crate::notice::{SOON, days_left};
 use crate::tls;
 use crate::units::format_duration;
-use crate::upstream::oauth::{App, Claims, ClientCertificate, ClientProof, TokenSource, days_left};
-
-/// Days before the end of a secret or certificate from which it is time to act.
-const SOON: i64 = 30;
+use crate::upstream::oauth::{App, Claims, ClientCertificate, ClientProof, TokenSource};
 
 /// Asks for a token of each application; returns where its accounts get theirs, if there is one.
 pub(super) async fn look(
